@@ -1,0 +1,112 @@
+"""The options of a curation: every hyperparameter, checked when made."""
+
+from dataclasses import asdict, dataclass
+from typing import Any, Literal, get_args
+
+from sama_core.errors import OptionsError
+from sama_core.types import JSON
+
+OptimizerName = Literal["sgd", "adam", "adamw"]
+LearnedKind = Literal["network", "logits"]
+RouteName = Literal["auto", "forward-mode", "finite-difference"]
+ScheduleName = Literal["constant", "cosine"]
+
+_CHOICES: dict[str, Any] = {
+    "optimizer": OptimizerName,
+    "learned": LearnedKind,
+    "route": RouteName,
+    "schedule": ScheduleName,
+}
+
+
+@dataclass(frozen=True)
+class CurationOptions:
+    """Hyperparameters of training and of the meta level. The defaults suit small networks on small data.
+
+    Attributes:
+        epochs: passes over the training examples.
+        batch_size: examples per base step; batches of an epoch differ in size by one at most.
+        optimizer: base optimizer, one whose adaptation is known exactly.
+        lr: base learning rate at its highest.
+        weight_decay: coupled for sgd and adam, decoupled for adamw.
+        momentum: of sgd (the others ignore it).
+        schedule: learning rate over the steps: constant, or a half cosine down to a hundredth of ``lr``.
+        seed: every random number of the solve derives from it.
+        learned: a weight network over features of the example, or one free logit per example.
+        meta_lr: learning rate of the meta optimizer (Adam, hence free of the hypergradient's scale).
+        meta_batch_size: trusted examples per meta step; None takes ``batch_size``.
+        unroll_steps: base steps per meta step.
+        warmup_steps: base steps before the first meta step: the exact adaptation of Adam is near zero at first.
+        route: how directional derivatives are taken; auto decides by the network and says why.
+        perturbation_scale: length of the finite difference's step in parameter space; None takes the best for the
+            number format.
+        averaged_checkpoints: snapshots of the weights, evenly over the last half of training, that are averaged.
+        ema_decay: decay per base step of the moving average of the network.
+        check_every: base steps between two looks for a non-finite loss (each waits for the device once).
+
+    Raises:
+        OptionsError: a value outside its range, with the option's name.
+
+    Example:
+        >>> CurationOptions(epochs=3).batch_size
+        64
+        >>> CurationOptions(lr=-1.0)
+        Traceback (most recent call last):
+        ...
+        sama_core.errors.OptionsError: lr: -1.0; wanted a finite number above 0
+    """
+
+    epochs: int = 20
+    batch_size: int = 64
+    optimizer: OptimizerName = "adamw"
+    lr: float = 1e-3
+    weight_decay: float = 1e-2
+    momentum: float = 0.9
+    schedule: ScheduleName = "cosine"
+    seed: int = 0
+    learned: LearnedKind = "network"
+    meta_lr: float = 1e-2
+    meta_batch_size: int | None = None
+    unroll_steps: int = 1
+    warmup_steps: int = 10
+    route: RouteName = "auto"
+    perturbation_scale: float | None = None
+    averaged_checkpoints: int = 5
+    ema_decay: float = 0.99
+    check_every: int = 25
+
+    def __post_init__(self) -> None:
+        for name, choice in _CHOICES.items():
+            if getattr(self, name) not in get_args(choice):
+                raise OptionsError(
+                    f"{name}: {getattr(self, name)!r}; wanted one of {', '.join(get_args(choice))}"
+                )
+        for name in ("epochs", "batch_size", "unroll_steps", "averaged_checkpoints", "check_every"):
+            self._check_integer(name, 1)
+        self._check_integer("warmup_steps", 0)
+        self._check_integer("seed", 0)
+        if self.meta_batch_size is not None:
+            self._check_integer("meta_batch_size", 1)
+        for name in ("lr", "meta_lr", "perturbation_scale"):
+            value = getattr(self, name)
+            if value is not None and not 0 < value < float("inf"):
+                raise OptionsError(f"{name}: {value!r}; wanted a finite number above 0")
+        if not 0 <= self.weight_decay < float("inf"):
+            raise OptionsError(f"weight_decay: {self.weight_decay!r}; wanted a finite number, 0 or more")
+        for name in ("momentum", "ema_decay"):
+            if not 0 <= getattr(self, name) < 1:
+                raise OptionsError(f"{name}: {getattr(self, name)!r}; wanted a number from 0 to below 1")
+
+    def _check_integer(self, name: str, lowest: int) -> None:
+        value = getattr(self, name)
+        if not isinstance(value, int) or isinstance(value, bool) or value < lowest:
+            raise OptionsError(f"{name}: {value!r}; wanted a whole number of at least {lowest}")
+
+    def to_json(self) -> dict[str, JSON]:
+        """Return every option by name, as JSON values.
+
+        Example:
+            >>> CurationOptions().to_json()["optimizer"]
+            'adamw'
+        """
+        return asdict(self)

@@ -1,0 +1,187 @@
+"""The words shared by every floor: examples, batches, reports and outcomes.
+
+Shape letters used across ``sama_core``: N examples in a data set, B in a batch, C classes, F features, P parameters.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import TypeAlias
+
+import torch
+from torch import Tensor
+
+from sama_core.errors import ExamplesError
+
+Inputs: TypeAlias = Tensor | tuple[Tensor, ...] | dict[str, Tensor]
+"""What a network takes: one tensor, several in order, or several by name. The first dimension counts examples."""
+
+TensorFunction: TypeAlias = Callable[[Tensor], Tensor]
+
+JSON: TypeAlias = None | bool | int | float | str | list["JSON"] | dict[str, "JSON"]
+
+
+class AbstractExamples(ABC):
+    """A data set by row number: the given labels in memory, the inputs fetched a batch at a time.
+
+    Implementations set ``labels`` (int64, shape (N,), each in 0..C-1, on the CPU) and ``num_classes`` (C >= 2). Rows
+    without a label do not belong here: leave them out and keep the map of row numbers outside.
+    """
+
+    labels: Tensor
+    num_classes: int
+
+    @abstractmethod
+    def __len__(self) -> int:
+        """Return the number of examples N."""
+
+    @abstractmethod
+    def fetch(self, rows: Tensor) -> Inputs:
+        """Return the inputs of ``rows`` (int64, shape (B,), CPU), in that order. Must be a pure function of ``rows``."""
+
+
+class TensorExamples(AbstractExamples):
+    """Examples whose inputs already lie in memory as tensors.
+
+    Shapes: every tensor of ``inputs`` is (N, ...); ``labels`` is (N,).
+
+    Args:
+        inputs: one tensor, a tuple or a dict of tensors, first dimension N.
+        labels: int64 class numbers.
+        num_classes: C; by default the largest label plus one.
+
+    Raises:
+        ExamplesError: the lengths differ, or a label lies outside 0..C-1.
+
+    Example:
+        >>> examples = TensorExamples(torch.zeros(3, 2), torch.tensor([0, 1, 1]))
+        >>> len(examples), examples.num_classes, examples.fetch(torch.tensor([2, 0])).shape
+        (3, 2, torch.Size([2, 2]))
+    """
+
+    def __init__(self, inputs: Inputs, labels: Tensor, num_classes: int | None = None) -> None:
+        self.inputs = inputs
+        self.labels = labels.to(torch.int64).cpu()
+        largest = int(self.labels.max()) if len(self.labels) else -1
+        self.num_classes = largest + 1 if num_classes is None else num_classes
+        for tensor in list_tensors(inputs):
+            if tensor.shape[0] != len(self.labels):
+                raise ExamplesError(
+                    f"inputs: {tensor.shape[0]} rows but {len(self.labels)} labels; the two must be equal"
+                )
+        check_examples(self, "examples")
+
+    def __len__(self) -> int:
+        """Return N."""
+        return len(self.labels)
+
+    def fetch(self, rows: Tensor) -> Inputs:
+        """Return the inputs of these rows."""
+        return map_inputs(self.inputs, lambda tensor: tensor[rows.to(tensor.device)])
+
+
+class SolveCode(StrEnum):
+    """How a solve stands."""
+
+    RUNNING = "running"
+    FINISHED = "finished"
+    NON_FINITE = "non-finite"
+
+
+@dataclass(frozen=True)
+class SolveStatus:
+    """The outcome of a solve so far: a value, never an exception.
+
+    Attributes:
+        code: running, finished or non-finite.
+        step: steps done; for ``non-finite`` the 1-based step whose loss was the first that was not finite.
+        message: one sentence for people.
+    """
+
+    code: SolveCode
+    step: int
+    message: str
+
+    @property
+    def is_failure(self) -> bool:
+        """True when the solve cannot go on."""
+        return self.code is SolveCode.NON_FINITE
+
+
+@dataclass(frozen=True)
+class StepReport:
+    """What one step did. Tensors are scalars on the device: reading one (``float(...)``) waits for the device.
+
+    Attributes:
+        step: base steps done, counting this one (1..num_steps).
+        num_steps: base steps of the whole solve.
+        base_loss: weighted base loss of this batch.
+        meta_loss: meta loss after the step; None when no meta step was due.
+        hypergradient_norm: Euclidean norm of the hypergradient; None likewise.
+        effective_sample_size: (sum w)^2 / sum w^2 over the batch, in examples: 1..num_examples.
+        status: how the solve stands. Non-finite losses are looked for every few steps, so the status may come a
+            few steps after the loss it names.
+        num_examples: examples in this base batch.
+    """
+
+    step: int
+    num_steps: int
+    base_loss: Tensor
+    meta_loss: Tensor | None
+    hypergradient_norm: Tensor | None
+    effective_sample_size: Tensor
+    status: SolveStatus
+    num_examples: int
+
+
+def list_tensors(inputs: Inputs) -> list[Tensor]:
+    """Return the tensors of some inputs in a fixed order.
+
+    Example:
+        >>> [len(t) for t in list_tensors((torch.zeros(2), torch.zeros(2)))]
+        [2, 2]
+    """
+    if isinstance(inputs, Tensor):
+        return [inputs]
+    return list(inputs.values()) if isinstance(inputs, dict) else list(inputs)
+
+
+def map_inputs(inputs: Inputs, function: TensorFunction) -> Inputs:
+    """Apply ``function`` to each tensor of some inputs, keeping their form.
+
+    Example:
+        >>> map_inputs({"x": torch.ones(1)}, lambda t: t * 2)
+        {'x': tensor([2.])}
+    """
+    if isinstance(inputs, Tensor):
+        return function(inputs)
+    if isinstance(inputs, dict):
+        return {name: function(tensor) for name, tensor in inputs.items()}
+    return tuple(function(tensor) for tensor in inputs)
+
+
+def check_examples(examples: AbstractExamples, name: str) -> None:
+    """Check labels and class count of a data set at the public door.
+
+    Raises:
+        ExamplesError: no row, fewer than two classes, a wrong dtype or length, or a label outside 0..C-1.
+
+    Example:
+        >>> check_examples(TensorExamples(torch.zeros(2, 1), torch.tensor([0, 1])), "train")
+    """
+    labels = examples.labels
+    if len(examples) == 0:
+        raise ExamplesError(f"{name}: 0 examples; wanted at least 1")
+    if labels.dtype != torch.int64 or labels.shape != (len(examples),):
+        raise ExamplesError(
+            f"{name}.labels: dtype {labels.dtype}, shape {tuple(labels.shape)}; wanted int64 of shape ({len(examples)},)"
+        )
+    if examples.num_classes < 2:
+        raise ExamplesError(f"{name}.num_classes: {examples.num_classes}; wanted at least 2 classes")
+    bad = torch.nonzero((labels < 0) | (labels >= examples.num_classes)).flatten()
+    if len(bad):
+        row = int(bad[0])
+        raise ExamplesError(
+            f"{name}.labels: row {row} has label {int(labels[row])}; wanted 0..{examples.num_classes - 1}"
+        )
