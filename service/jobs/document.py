@@ -1,0 +1,179 @@
+"""The job document: what a person asks for, shared by HTTP, the client, the CLI and the worker."""
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import PurePath
+from typing import Annotated, Any
+
+from pydantic import Field, ValidationError
+
+from service.errors import Problem, ServiceError
+from service.jobs.document_faults import list_shape_problems
+from service.jobs.document_names import refuse
+from service.jobs.document_rules import SCHEME, list_rule_problems
+from service.jobs.document_specs import (
+    ALL_OTHER_COLUMNS,
+    BASELINES,
+    AbstractSpec,
+    DatasetSpec,
+    EvaluationSpec,
+    LimitsSpec,
+    MetaSpec,
+    MethodSpec,
+    ModelSpec,
+    ResourcesSpec,
+    SelectionSpec,
+    SplitSpec,
+    Task,
+    TestSpec,
+    TrainingSpec,
+)
+from service.jobs.document_text import parse_value, read_document, set_field
+
+__all__ = [
+    "ALL_OTHER_COLUMNS",
+    "BASELINES",
+    "DatasetSpec",
+    "DocumentError",
+    "EvaluationSpec",
+    "JobDocument",
+    "LimitsSpec",
+    "MetaSpec",
+    "MethodSpec",
+    "ModelSpec",
+    "ResourcesSpec",
+    "SelectionSpec",
+    "SplitSpec",
+    "TestSpec",
+    "TrainingSpec",
+    "anchor_uris",
+    "canonical_json",
+    "document_digest",
+    "parse_document",
+    "parse_value",
+    "read_document",
+    "set_field",
+]
+
+DEFAULT_PRUNE_FRACTION = 0.8
+
+
+class DocumentError(ServiceError):
+    """A job document that is refused; `problems` lists every fault found in it."""
+
+    def __init__(self, problems: Sequence[Problem]) -> None:
+        first = problems[0]
+        more = f" ({len(problems) - 1} more)" if len(problems) > 1 else ""
+        super().__init__(
+            "invalid_document",
+            f"{first.message}{more}",
+            param=first.param,
+            hint="Mend every problem listed, then send the document again.",
+            problems=problems,
+        )
+
+
+class JobDocument(AbstractSpec):
+    """One request for curation, with every default filled in."""
+
+    name: Annotated[str, Field(max_length=200)] | None = None
+    dataset: DatasetSpec
+    meta: MetaSpec | None = None
+    test: TestSpec | None = None
+    task: Task = "reweight"
+    model: ModelSpec = ModelSpec()
+    method: MethodSpec = MethodSpec()
+    training: TrainingSpec = TrainingSpec()
+    selection: SelectionSpec = SelectionSpec()
+    evaluation: EvaluationSpec | None = None
+    limits: LimitsSpec = LimitsSpec()
+    resources: ResourcesSpec = ResourcesSpec()
+    labels: dict[str, str] = Field(default_factory=dict)
+
+    @property
+    def keep_fraction(self) -> float:
+        """The share of all curated rows that is kept: as given, else 0.8 for prune and 1 for reweight."""
+        if self.selection.keep_fraction is not None:
+            return self.selection.keep_fraction
+        return DEFAULT_PRUNE_FRACTION if self.task == "prune" else 1.0
+
+    @property
+    def meta_label(self) -> str:
+        """The column with the trusted label of the meta set."""
+        return (self.meta.label if self.meta else None) or self.dataset.label
+
+    @property
+    def test_label(self) -> str:
+        """The column with the label of the test set."""
+        return (self.test.label if self.test else None) or self.dataset.label
+
+
+def parse_document(data: object) -> JobDocument:
+    """Check a raw document, as read from YAML or JSON, and fill in its defaults.
+
+    A field that is null counts as not given.
+
+    Raises:
+        DocumentError: `invalid_document`, with every problem of the document, not the first alone.
+    """
+    if not isinstance(data, Mapping):
+        raise DocumentError([refuse("document", data, "a mapping of fields such as dataset, meta and task")])
+    raw = _drop_nulls(data)
+    _spread_features(raw)
+    problems: list[Problem] = []
+    document: JobDocument | None = None
+    try:
+        document = JobDocument.model_validate(raw)
+    except ValidationError as exc:
+        problems = list_shape_problems(exc, JobDocument)
+    named = {problem.param for problem in problems}
+    problems += [problem for problem in list_rule_problems(raw) if problem.param not in named]
+    if problems or document is None:
+        raise DocumentError(problems)
+    return document
+
+
+def canonical_json(document: JobDocument) -> str:
+    """Return the document, defaults included, as JSON with sorted keys: equal documents give equal text."""
+    fields = document.model_dump(mode="json", by_alias=True)
+    return json.dumps(fields, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+
+
+def document_digest(document: JobDocument) -> str:
+    """Return the digest of the canonical JSON, as `sha256:` and 64 hexadecimal digits."""
+    return "sha256:" + hashlib.sha256(canonical_json(document).encode()).hexdigest()
+
+
+def anchor_uris(data: dict[str, Any], folder: PurePath) -> None:
+    """Make the relative local paths of a raw document start at `folder`, where the document itself lies."""
+    for section in ("dataset", "meta", "test"):
+        fields = data.get(section)
+        if (
+            isinstance(fields, dict)
+            and isinstance(fields.get("uri"), str)
+            and not SCHEME.match(fields["uri"])
+        ):
+            fields["uri"] = str(folder / fields["uri"])
+    model = data.get("model")
+    if (
+        isinstance(model, dict)
+        and isinstance(model.get("name"), str)
+        and model["name"].startswith(("hf:./", "hf:../"))
+    ):
+        model["name"] = f"hf:{folder / model['name'].removeprefix('hf:')}"
+
+
+def _drop_nulls(value: Mapping[Any, Any]) -> dict[str, Any]:
+    return {
+        str(key): _drop_nulls(inner) if isinstance(inner, Mapping) else inner
+        for key, inner in value.items()
+        if inner is not None
+    }
+
+
+def _spread_features(raw: dict[str, Any]) -> None:
+    """Read `features: "*"` and a single column name as a list of one."""
+    dataset = raw.get("dataset")
+    if isinstance(dataset, dict) and isinstance(dataset.get("features"), str):
+        dataset["features"] = [dataset["features"]]

@@ -1,0 +1,295 @@
+"""Rules that span several fields of a job document.
+
+They read the raw document, so that they speak even where some field has a fault of shape: every problem is
+then listed at once. A value of the wrong type counts here as not given; its own message comes from the shape.
+"""
+
+import re
+from collections.abc import Iterator, Mapping
+from itertools import combinations
+from typing import Any
+from urllib.parse import urlsplit
+
+from service.errors import Problem
+from service.jobs.document_names import (
+    CHOICES,
+    URI_SCHEMES,
+    find_nearest,
+    list_names,
+    refuse,
+    refuse_name,
+    show,
+)
+from service.jobs.document_specs import ALL_OTHER_COLUMNS, BASELINES, MethodSpec
+
+NO_FEATURES = ("dataset.id", "dataset.split.column", "meta.split.column", "test.split.column")
+INPUT_FIELDS = ("text", "image", "features")
+META_SOURCES = ("split", "uri", "fraction", "self")
+TEST_SOURCES = ("split", "uri")
+META_LEARNING_FIELDS = (
+    "learned", "unroll_steps", "meta_lr", "meta_batch_size", "warmup_steps", "perturbation_scale", "route",
+)  # fmt: skip
+MODEL_INPUTS = {
+    "linear": ("features", "image"),
+    "mlp": ("features", "image"),
+    "text": ("text",),
+    "cnn": ("image",),
+    "resnet18": ("image",),
+    "hf": ("text", "image"),
+}
+LOCAL_FOLDER = re.compile(r"^(?:/|\./|\.\./|file://).+")
+SCHEME = re.compile(r"^([A-Za-z][A-Za-z0-9+.-]*)://")
+LABEL_KEY = re.compile(r"^[A-Za-z0-9](?:[A-Za-z0-9._/-]{0,61}[A-Za-z0-9])?$")
+MAX_LABELS = 32
+MAX_LABEL_CHARACTERS = 256
+
+
+class Draft:
+    """A raw document, read by dotted path; a section that is no mapping counts as empty."""
+
+    def __init__(self, data: Mapping[str, Any]) -> None:
+        self._data = data
+
+    def find(self, path: str) -> Any:
+        """Return the value at `path`, or None where there is none."""
+        here: Any = self._data
+        for step in path.split("."):
+            here = here.get(step) if isinstance(here, Mapping) else None
+        return here
+
+    def find_text(self, path: str) -> str | None:
+        """Return the text at `path`, or None where there is no text."""
+        value = self.find(path)
+        return value if isinstance(value, str) else None
+
+    def has(self, path: str) -> bool:
+        """Tell whether a value is given at `path`."""
+        return self.find(path) is not None
+
+
+def list_rule_problems(data: Mapping[str, Any]) -> list[Problem]:
+    """Return every problem that lies between fields of a raw document."""
+    draft = Draft(data)
+    return [problem for rule in _RULES for problem in rule(draft)]
+
+
+def _check_inputs(draft: Draft) -> Iterator[Problem]:
+    given = [field for field in INPUT_FIELDS if draft.has(f"dataset.{field}")]
+    wanted = f"exactly one of {list_names(INPUT_FIELDS)}"
+    if isinstance(draft.find("dataset"), Mapping) and not given:
+        yield refuse("dataset", None, wanted, f"dataset names no input; wanted {wanted}.")
+    if len(given) > 1:
+        seen = " and ".join(given)
+        yield Problem(f"dataset.{given[1]}", seen, wanted, f"dataset gives {seen} together; wanted {wanted}.")
+
+
+def _check_columns(draft: Draft) -> Iterator[Problem]:
+    features = draft.find("dataset.features")
+    columns = (
+        [name for name in features if isinstance(name, str)] if isinstance(features, list | tuple) else []
+    )
+    yield from _check_feature_list(columns)
+    answers = {draft.find_text(f"{section}.label") for section in ("dataset", "meta", "test")} - {None}
+    for name in columns:
+        if name in answers:
+            why = f"dataset.features names {name!r}, which holds labels: the model would read the answer."
+            yield refuse("dataset.features", name, "columns without labels", why)
+        for field in NO_FEATURES:
+            if name == draft.find_text(field):
+                wanted = "columns that describe the example"
+                why = f"dataset.features names {name!r}, which is {field}; wanted {wanted}."
+                yield refuse("dataset.features", name, wanted, why)
+    for field in ("dataset.text", "dataset.image", "dataset.id"):
+        column = draft.find_text(field)
+        if column is not None and column in answers:
+            why = f"{field} is {column!r}, which is also a label column; wanted another column."
+            yield refuse(field, column, "a column without labels", why)
+
+
+def _check_feature_list(columns: list[str]) -> Iterator[Problem]:
+    if ALL_OTHER_COLUMNS in columns and len(columns) > 1:
+        wanted = '"*" alone, or names alone'
+        yield refuse(
+            "dataset.features", columns, wanted, f'dataset.features mixes "*" with names; wanted {wanted}.'
+        )
+    repeated = sorted({name for name in columns if columns.count(name) > 1})
+    if repeated:
+        wanted = "each column once"
+        why = f"dataset.features names {list_names(repeated)} twice; wanted {wanted}."
+        yield refuse("dataset.features", columns, wanted, why)
+
+
+def _check_uris(draft: Draft) -> Iterator[Problem]:
+    for param in ("dataset.uri", "meta.uri", "test.uri"):
+        uri = draft.find_text(param)
+        if uri is not None:
+            yield from _check_uri(param, uri)
+
+
+def _check_uri(param: str, uri: str) -> Iterator[Problem]:
+    wanted = list_names(URI_SCHEMES.available)
+    match = SCHEME.match(uri)
+    scheme = match.group(1).lower() if match else "file"
+    if "\0" in uri:
+        yield refuse(param, uri, wanted, f"{param} holds a zero byte; wanted {wanted}.")
+    elif scheme in URI_SCHEMES.later:
+        why = f"{param}: {scheme}:// is not available in this version; available: {wanted}."
+        yield refuse(param, uri, wanted, why)
+    elif scheme != "file":
+        nearest = "file://" if find_nearest(scheme, ("file",)) else None
+        yield refuse(
+            param, uri, wanted, f"{param} has the unknown scheme {scheme}://; available: {wanted}.", nearest
+        )
+    elif match and urlsplit(uri).netloc not in {"", "localhost"}:
+        wanted = "file:///absolute/path"
+        yield refuse(param, uri, wanted, f"{param} names another machine; wanted {wanted}.")
+
+
+def _check_meta(draft: Draft) -> Iterator[Problem]:
+    method = draft.find_text("method.name") or "sama"
+    task = draft.find_text("task") or "reweight"
+    needs_meta = method.startswith("sama")
+    wanted = f"one of {list_names(f'meta.{source}' for source in META_SOURCES)}"
+    if draft.find("meta") is None and needs_meta:
+        baselines = " and ".join(BASELINES)
+        why = f"meta is missing: method {method!r} needs it; wanted {wanted}. ({baselines} need none.)"
+        yield refuse("meta", None, wanted, why)
+    if not isinstance(draft.find("meta"), Mapping):
+        return
+    yield from _check_one_source(draft, "meta", META_SOURCES)
+    if draft.has("meta.self") and draft.has("meta.label"):
+        why = "meta.label has no effect beside meta.self; leave one out."
+        yield refuse("meta.label", draft.find("meta.label"), "no meta.label beside meta.self", why)
+    if draft.find("meta.self") is True and needs_meta and task != "prune":
+        wanted = "meta.split, meta.uri or meta.fraction; or task: prune"
+        why = (
+            "meta.self takes the given labels as trusted and cannot tell which are wrong, so it serves "
+            f"task 'prune' alone; task is {task!r}. Wanted {wanted}."
+        )
+        yield refuse("meta.self", True, wanted, why)
+
+
+def _check_test(draft: Draft) -> Iterator[Problem]:
+    if isinstance(draft.find("test"), Mapping):
+        yield from _check_one_source(draft, "test", TEST_SOURCES)
+
+
+def _check_one_source(draft: Draft, section: str, sources: tuple[str, ...]) -> Iterator[Problem]:
+    given = [source for source in sources if draft.has(f"{section}.{source}")]
+    if len(given) != 1:
+        wanted = f"exactly one of {list_names(sources)}"
+        seen = " and ".join(given) or "nothing"
+        yield Problem(section, seen, wanted, f"{section} gives {seen}; wanted {wanted}.")
+
+
+def _check_splits(draft: Draft) -> Iterator[Problem]:
+    meanings = {"dataset": "curated", "meta": "trusted", "test": "tested on"}
+    for (first, before), (second, after) in combinations(meanings.items(), 2):
+        split = draft.find(f"{second}.split")
+        if split is not None and split == draft.find(f"{first}.split"):
+            wanted = f"other rows than {first}.split"
+            why = f"{second}.split names rows that are {before} and {after} at once; wanted {wanted}."
+            yield refuse(f"{second}.split", split, wanted, why)
+        uri = draft.find_text(f"{second}.uri")
+        if uri is not None and uri == draft.find_text(f"{first}.uri"):
+            wanted = f"another file, or rows named by {second}.split"
+            yield refuse(
+                f"{second}.uri", uri, wanted, f"{second}.uri is the file of {first}.uri; wanted {wanted}."
+            )
+
+
+def _check_model(draft: Draft) -> Iterator[Problem]:
+    name = draft.find_text("model.name")
+    if name is None or name == "auto":
+        return
+    kind = "hf" if name.startswith("hf:") else name
+    if kind not in MODEL_INPUTS:
+        yield refuse_name("model.name", name, CHOICES["model.name"])
+        return
+    if kind == "hf" and not LOCAL_FOLDER.match(name.removeprefix("hf:")):
+        wanted = "hf: and a local folder, such as hf:./my-model"
+        why = f"model.name {name!r}: names on a model hub are not available in this version; wanted {wanted}."
+        yield refuse("model.name", name, wanted, why)
+    given = [field for field in INPUT_FIELDS if draft.has(f"dataset.{field}")]
+    if len(given) == 1 and given[0] not in MODEL_INPUTS[kind]:
+        reads = list_names(f"dataset.{field}" for field in MODEL_INPUTS[kind])
+        fitting = [model for model, inputs in MODEL_INPUTS.items() if given[0] in inputs and model != "hf"]
+        wanted = f"{list_names(['auto', *fitting])} for dataset.{given[0]}"
+        why = (
+            f"model.name {name!r} reads {reads}, but the document gives dataset.{given[0]}; wanted {wanted}."
+        )
+        yield refuse("model.name", name, wanted, why)
+
+
+def _check_method(draft: Draft) -> Iterator[Problem]:
+    method = draft.find_text("method.name")
+    if method not in BASELINES:
+        return
+    for field in META_LEARNING_FIELDS:
+        value = draft.find(f"method.{field}")
+        if value is not None and value != MethodSpec.model_fields[field].default:
+            why = (
+                f"method.{field} has no effect with the baseline {method!r}; leave it out or use method sama."
+            )
+            yield refuse(f"method.{field}", value, f"no method.{field} beside {method!r}", why)
+
+
+def _check_training(draft: Draft) -> Iterator[Problem]:
+    optimizer = draft.find_text("training.optimizer") or "adamw"
+    if draft.has("training.momentum") and optimizer in {"adam", "adamw"}:
+        why = f"training.momentum has no effect with the optimizer {optimizer!r}; leave it out or use sgd."
+        yield refuse(
+            "training.momentum", draft.find("training.momentum"), "no momentum, or optimizer: sgd", why
+        )
+
+
+def _check_evaluation(draft: Draft) -> Iterator[Problem]:
+    if draft.find("evaluation") is None:
+        return
+    if draft.find("test") is None:
+        wanted = "test.split or test.uri beside evaluation"
+        why = f"evaluation is asked for, but test is missing; wanted {wanted}, or no evaluation."
+        yield refuse("test", None, wanted, why)
+    arms = draft.find("evaluation.arms")
+    if isinstance(arms, list | tuple):
+        repeated = sorted({arm for arm in arms if isinstance(arm, str) and arms.count(arm) > 1})
+        if repeated:
+            wanted = "each arm once"
+            why = f"evaluation.arms names {list_names(repeated)} twice; wanted {wanted}."
+            yield refuse("evaluation.arms", arms, wanted, why)
+
+
+def _check_labels(draft: Draft) -> Iterator[Problem]:
+    labels = draft.find("labels")
+    if not isinstance(labels, Mapping):
+        return
+    if len(labels) > MAX_LABELS:
+        yield refuse("labels", labels, f"at most {MAX_LABELS} labels")
+    for key, value in labels.items():
+        if not LABEL_KEY.match(key):
+            wanted = "1 to 63 letters, digits, '.', '_', '/' or '-', a letter or digit first and last"
+            yield refuse("labels", key, wanted, f"labels has the key {show(key)}; wanted {wanted}.")
+        if isinstance(value, str) and len(value) > MAX_LABEL_CHARACTERS:
+            yield refuse(f"labels.{key}", value, f"at most {MAX_LABEL_CHARACTERS} characters")
+
+
+def _check_name(draft: Draft) -> Iterator[Problem]:
+    name = draft.find_text("name")
+    if name is not None and (not name.strip() or not name.isprintable()):
+        yield refuse("name", name, "printable text of at least one character")
+
+
+_RULES = (
+    _check_inputs,
+    _check_columns,
+    _check_uris,
+    _check_meta,
+    _check_test,
+    _check_splits,
+    _check_model,
+    _check_method,
+    _check_training,
+    _check_evaluation,
+    _check_labels,
+    _check_name,
+)

@@ -1,0 +1,135 @@
+"""The sections of a job document, as pydantic models: what each field is and the range it may take.
+
+`None` in `training` and `method` means "sensible for the model"; the worker resolves it and records it in the
+manifest. Rules that span several fields stand in `document_rules`.
+"""
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+ColumnName = Annotated[str, Field(min_length=1, max_length=256)]
+Uri = Annotated[str, Field(min_length=1, max_length=4096)]
+Task = Literal["reweight", "prune"]
+Arm = Literal["full", "curated", "random"]
+MethodName = Literal["sama", "sama-na", "random", "loss", "aum"]
+
+ALL_OTHER_COLUMNS = "*"
+BASELINES = ("random", "loss", "aum")
+
+
+class AbstractSpec(BaseModel):
+    """A section of the document: unknown fields refused, nothing converted silently, never edited."""
+
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, strict=True, allow_inf_nan=False, serialize_by_alias=True
+    )
+
+
+class SplitSpec(AbstractSpec):
+    """The rows whose `column` holds `value`."""
+
+    column: ColumnName
+    value: str | int | bool
+
+
+class DatasetSpec(AbstractSpec):
+    """Where the examples lie and which column is what."""
+
+    uri: Uri
+    id: ColumnName | None = None
+    text: ColumnName | None = None
+    image: ColumnName | None = None
+    features: Annotated[tuple[ColumnName, ...], Field(strict=False, min_length=1)] | None = None
+    label: ColumnName
+    source: ColumnName | None = None
+    split: SplitSpec | None = None
+
+    @property
+    def kind(self) -> Literal["text", "image", "features"]:
+        """Which of the three kinds of input the examples have."""
+        if self.text is not None:
+            return "text"
+        return "image" if self.image is not None else "features"
+
+
+class MetaSpec(AbstractSpec):
+    """The trusted examples: exactly one of `split`, `uri`, `fraction` and `self`."""
+
+    split: SplitSpec | None = None
+    uri: Uri | None = None
+    fraction: Annotated[float, Field(gt=0, lt=1)] | None = None
+    self_: Annotated[Literal[True] | None, Field(alias="self")] = None
+    label: ColumnName | None = None
+
+
+class TestSpec(AbstractSpec):
+    """The examples that only `evaluation` sees: exactly one of `split` and `uri`."""
+
+    __test__ = False  # not a test class, whatever its name says to pytest
+
+    split: SplitSpec | None = None
+    uri: Uri | None = None
+    label: ColumnName | None = None
+
+
+class ModelSpec(AbstractSpec):
+    """The network, by name: auto, linear, mlp, cnn, resnet18, text, or `hf:` and a local folder."""
+
+    name: Annotated[str, Field(min_length=1, max_length=4096)] = "auto"
+
+
+class MethodSpec(AbstractSpec):
+    """The curation method and its own settings."""
+
+    name: MethodName = "sama"
+    learned: Literal["network", "logits"] = "network"
+    unroll_steps: Annotated[int, Field(ge=1, le=1000)] = 1
+    meta_lr: Annotated[float, Field(gt=0, le=100)] | None = None
+    meta_batch_size: Annotated[int, Field(ge=1, le=65536)] | None = None
+    warmup_steps: Annotated[int, Field(ge=0, le=1_000_000)] = 10
+    perturbation_scale: Annotated[float, Field(gt=0, le=10)] = 0.01
+    route: Literal["auto", "forward-mode", "finite-difference"] = "auto"
+    ema_decay: Annotated[float, Field(ge=0, lt=1)] | None = None
+    averaged_checkpoints: Annotated[int, Field(ge=1, le=100)] = 5
+
+
+class TrainingSpec(AbstractSpec):
+    """How the base network is trained."""
+
+    epochs: Annotated[int, Field(ge=1, le=10_000)] | None = None
+    batch_size: Annotated[int, Field(ge=1, le=65536)] | None = None
+    optimizer: Literal["sgd", "adam", "adamw"] = "adamw"
+    lr: Annotated[float, Field(gt=0, le=100)] | None = None
+    weight_decay: Annotated[float, Field(ge=0, le=100)] | None = None
+    momentum: Annotated[float, Field(ge=0, lt=1)] | None = None
+    precision: Literal["auto", "float32"] = "auto"
+    seed: Annotated[int, Field(ge=0, le=2**53 - 1)] = 0
+
+
+class SelectionSpec(AbstractSpec):
+    """Which share of all curated rows is kept, and by which rule; can be changed after the job."""
+
+    keep_fraction: Annotated[float, Field(gt=0, le=1)] | None = None
+    rule: Literal["auto", "top", "balanced"] = "auto"
+    class_floor: Annotated[float, Field(ge=0, le=1)] = 0.3
+
+
+class EvaluationSpec(AbstractSpec):
+    """Which arms are retrained and compared on the test set, with how many seeds."""
+
+    arms: Annotated[tuple[Arm, ...], Field(strict=False, min_length=1)] = ("full", "curated", "random")
+    seeds: Annotated[int, Field(ge=1, le=100)] = 3
+
+
+class LimitsSpec(AbstractSpec):
+    """What ends a job that does not end by itself."""
+
+    max_seconds: Annotated[int, Field(ge=1, le=31_536_000)] = 86_400
+    max_attempts: Annotated[int, Field(ge=1, le=100)] = 3
+
+
+class ResourcesSpec(AbstractSpec):
+    """What a job may occupy."""
+
+    devices: Annotated[int, Field(ge=1, le=1)] = 1
