@@ -1,0 +1,1 @@
+"""Attempts: claiming a job, holding its lease, writing under its fence."""

@@ -1,0 +1,1 @@
+"""Jobs: the document a user hands in, its row in the database, its life."""

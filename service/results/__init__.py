@@ -1,0 +1,1 @@
+"""Results: per-example decisions, their summary, and what is exported from them."""

@@ -1,0 +1,90 @@
+"""What a finished job says of itself: the summary that pages, the CLI and the client read."""
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+LabelValue = int | str
+
+
+class _Schema(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Histogram(_Schema):
+    """Counts of a number over equal bins: bin i spans edges[i] to edges[i + 1]."""
+
+    edges: list[float]
+    counts: list[int]
+
+
+class GroupSummary(_Schema):
+    """One class or one source: its rows and how many of them are kept."""
+
+    name: str
+    num_rows: int
+    num_kept: int
+    keep_rate: float = Field(description="num_kept / num_rows")
+    mean_weight: float | None
+    mean_noise_score: float | None
+
+
+class ArmSummary(_Schema):
+    """One retraining: what it trained on and the test accuracy of each seed."""
+
+    arm: Literal["full", "curated", "random"]
+    trained_on: str = Field(description="in words: which rows, which weights")
+    num_rows: int
+    num_steps: int
+    accuracy: list[float] = Field(description="test accuracy of each seed, 0..1")
+    mean: float
+    interval: tuple[float, float] = Field(description="95% interval of the mean accuracy")
+
+
+class Comparison(_Schema):
+    """The curated arm against a control: mean paired difference of test accuracy, with its interval."""
+
+    arm: Literal["full", "random"]
+    difference: float
+    interval: tuple[float, float]
+
+
+class EvaluationSummary(_Schema):
+    """The proof: arms retrained with equal steps, compared on the test set."""
+
+    num_test: int
+    seeds: list[int]
+    arms: list[ArmSummary]
+    comparisons: list[Comparison]
+    interval_method: str
+    verdict: str = Field(description="in words, 'no better than random' included")
+
+
+class SelectionSummary(_Schema):
+    """Which rows to train on, and by what rule."""
+
+    keep_is: Literal["rows to train on"] = "rows to train on"
+    n_total: int
+    n_labelled: int
+    n_kept: int
+    kept_fraction_of_total: float
+    rule: str
+    rule_reason: str
+    class_floor: float
+    threshold: float | None = Field(description="score of the last kept row; None where the rule is not a cut by score")
+
+
+class Summary(_Schema):
+    """Everything a page needs to show a finished job without its rows."""
+
+    num_rows: int
+    num_labelled: int
+    num_unlabelled: int
+    selection: SelectionSummary
+    weight_histogram: Histogram
+    noise_histogram: Histogram
+    classes: list[GroupSummary]
+    sources: list[GroupSummary]
+    num_doubtful: int = Field(description="rows with noise_score >= 0.5 whose suggested label is another")
+    evaluation: EvaluationSummary | Literal["not evaluated"]
+    notes: list[str] = Field(description="what the user should know: unlabelled rows, imputed values, overlaps")
