@@ -18,9 +18,7 @@ def run_migrations() -> None:
         if not database.is_sqlite:
             connection.exec_driver_sql(f"SELECT pg_advisory_lock({_LOCK_ID})")
             connection.commit()
-        context.configure(
-            connection=connection, target_metadata=Base.metadata, render_as_batch=database.is_sqlite
-        )
+        context.configure(connection=connection, target_metadata=Base.metadata, render_as_batch=database.is_sqlite)
         with context.begin_transaction():
             context.run_migrations()
         connection.commit()

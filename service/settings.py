@@ -16,7 +16,7 @@ class Settings(BaseSettings):
 
     model_config = SettingsConfigDict(env_prefix="SAMA_", extra="ignore", frozen=True)
 
-    data_dir: Path = Field(Path("sama-data"), description="Directory for the database, checkpoints, exports and the API key.")
+    data_dir: Path = Field(Path("sama-data"), description="Directory of database, checkpoints, exports and API key.")
     database_url: SecretStr | None = Field(
         None, description="SQLAlchemy URL of Postgres; unset: SQLite in the data directory."
     )
@@ -26,23 +26,28 @@ class Settings(BaseSettings):
     data_roots: Annotated[tuple[Path, ...], NoDecode] = Field(
         (Path(),), description="Directories that data set paths must lie in, separated by ':'."
     )
-    api_key: SecretStr | None = Field(None, description="The API key; unset: made at first start, mode 0600, in the data directory.")
+    api_key: SecretStr | None = Field(
+        None, description="The API key; unset: made at first start in the data directory."
+    )
     host: str = Field("127.0.0.1", description="Address the API listens on.")
     port: int = Field(8000, ge=0, le=65535, description="Port the API listens on.")
     allowed_hosts: Annotated[tuple[str, ...], NoDecode] = Field(
-        ("127.0.0.1", "localhost", "[::1]"), description="Values of the Host header that are answered, separated by ','."
+        ("127.0.0.1", "localhost", "[::1]"),
+        description="Host header values that are answered, separated by ','.",
     )
 
-    lease_seconds: float = Field(30.0, gt=0, description="How long a worker may stay silent before its job is handed on.")
+    lease_seconds: float = Field(30.0, gt=0, description="How long a worker may be silent before its job is handed on.")
     poll_seconds: float = Field(0.5, gt=0, description="How often a worker without a broker looks for a job.")
-    sweep_seconds: float = Field(5.0, gt=0, description="How often expired leases are swept and announcements repeated.")
+    sweep_seconds: float = Field(5.0, gt=0, description="Time between two sweeps of expired leases.")
     stop_grace_seconds: float = Field(
-        20.0, gt=0, description="Time an attempt has to checkpoint after a stop or cancel before it is killed."
+        20.0,
+        gt=0,
+        description="Time an attempt has to checkpoint after a stop or cancel before it is killed.",
     )
     checkpoint_seconds: float = Field(30.0, ge=0, description="Least time between two checkpoints of an attempt.")
     progress_seconds: float = Field(1.0, ge=0, description="Least time between two writes of progress and metrics.")
 
-    device: Literal["auto", "cpu", "cuda"] = Field("auto", description="Where attempts train; auto takes CUDA if there is one.")
+    device: Literal["auto", "cpu", "cuda"] = Field("auto", description="Where attempts train; auto: CUDA if present.")
     num_threads: int | None = Field(None, ge=1, description="CPU threads of an attempt; unset: torch's own choice.")
     max_memory_bytes: int | None = Field(
         None, gt=0, description="Address-space limit of an attempt's process on CPU; unset: none."
@@ -52,7 +57,9 @@ class Settings(BaseSettings):
     max_dataset_bytes: int = Field(64 << 30, gt=0, description="Largest data set file after decoding.")
     max_image_pixels: int = Field(64 << 20, gt=0, description="Largest image, in pixels; a larger one is an error.")
 
-    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field("INFO", description="Least severity that is logged.")
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field(
+        "INFO", description="Least severity that is logged."
+    )
     log_format: Literal["text", "json"] = Field("text", description="Log lines for people or for machines.")
 
     @field_validator("data_roots", mode="before")

@@ -74,7 +74,13 @@ class AttemptRepository:
             return None
         # Whoever claims a job has heard of it: its announcement, if still unsent, is obsolete.
         self._session.execute(delete(OutboxTable).where(OutboxTable.job_id == job.id))
-        add_event(self._session, job.id, job.attempt, "state", f"attempt {job.attempt} claimed by worker {worker_id}")
+        add_event(
+            self._session,
+            job.id,
+            job.attempt,
+            "state",
+            f"attempt {job.attempt} claimed by worker {worker_id}",
+        )
         return _read_claim(job)
 
     def get_claim(self, job_id: str, attempt: int) -> Claim:
@@ -130,9 +136,7 @@ class AttemptRepository:
         self.hold(job_id, attempt, **(asdict(progress) if progress else {}))
         if metrics:
             steps = [point.step for point in metrics]
-            self._session.execute(
-                delete(MetricTable).where(MetricTable.job_id == job_id, MetricTable.step.in_(steps))
-            )
+            self._session.execute(delete(MetricTable).where(MetricTable.job_id == job_id, MetricTable.step.in_(steps)))
             self._session.add_all(MetricTable(job_id=job_id, **asdict(point)) for point in metrics)
         for kind, message in events:
             add_event(self._session, job_id, attempt, kind, message)
@@ -170,14 +174,12 @@ class AttemptRepository:
                 eta_seconds=0.0,
                 lease_expires_at=None,
                 worker_id=None,
-            )
+            ),
         )
         if not done:
             raise StaleAttemptError(job_id, attempt)
         self._session.execute(delete(ResultTable).where(ResultTable.job_id == job_id))
-        self._session.execute(
-            delete(ChunkTable).where(ChunkTable.job_id == job_id, ChunkTable.attempt != attempt)
-        )
+        self._session.execute(delete(ChunkTable).where(ChunkTable.job_id == job_id, ChunkTable.attempt != attempt))
         self._session.add(result)
         self._session.add_all(previews)
         add_event(self._session, job_id, attempt, "state", "succeeded")

@@ -34,5 +34,7 @@ class WorkerRepository:
 
     def list_alive(self, silent_seconds: float) -> Sequence[WorkerTable]:
         """Return the workers heard of within the last `silent_seconds`."""
-        query = select(WorkerTable).where(WorkerTable.heartbeat_at >= db_now() - silent_seconds).order_by(WorkerTable.id)
+        query = (
+            select(WorkerTable).where(WorkerTable.heartbeat_at >= db_now() - silent_seconds).order_by(WorkerTable.id)
+        )
         return self._session.scalars(query).all()

@@ -90,7 +90,11 @@ class JobRepository:
         for key, value in wanted.labels.items():
             query = query.where(
                 select(JobLabelTable.job_id)
-                .where(JobLabelTable.job_id == JobTable.id, JobLabelTable.key == key, JobLabelTable.value == value)
+                .where(
+                    JobLabelTable.job_id == JobTable.id,
+                    JobLabelTable.key == key,
+                    JobLabelTable.value == value,
+                )
                 .exists()
             )
         return self._session.scalars(query).all()
@@ -113,7 +117,7 @@ class JobRepository:
     def count_states(self) -> dict[str, int]:
         """Return the number of jobs in each state that any job is in."""
         query = select(JobTable.state, func.count()).group_by(JobTable.state)
-        return {state: count for state, count in self._session.execute(query)}
+        return {row[0]: row[1] for row in self._session.execute(query)}
 
     def request_cancel(self, job_id: str) -> JobTable:
         """Cancel a queued job at once, or ask the attempt that holds it to stop.
@@ -125,7 +129,7 @@ class JobRepository:
             self._session,
             update(JobTable)
             .where(JobTable.id == job_id, JobTable.state == JobState.QUEUED)
-            .values(state=JobState.CANCELLED, cancel_requested=True, cancelling_at=db_now(), finished_at=db_now())
+            .values(state=JobState.CANCELLED, cancel_requested=True, cancelling_at=db_now(), finished_at=db_now()),
         )
         if cancelled:
             add_event(self._session, job_id, 0, "state", "cancelled before it began")
@@ -134,7 +138,7 @@ class JobRepository:
             self._session,
             update(JobTable)
             .where(JobTable.id == job_id, JobTable.state.in_(CANCELLABLE_STATES))
-            .values(state=JobState.CANCELLING, cancel_requested=True, cancelling_at=db_now())
+            .values(state=JobState.CANCELLING, cancel_requested=True, cancelling_at=db_now()),
         )
         job = self.get(job_id)
         if asked:
@@ -164,7 +168,7 @@ class JobRepository:
                 error_code=None,
                 error_message=None,
                 error_hint=None,
-            )
+            ),
         )
         job = self.get(job_id)
         if not resumed:
@@ -179,8 +183,7 @@ class JobRepository:
             ForbiddenTransitionError: the job is queued or held by a worker.
         """
         removed = count_changed(
-            self._session,
-            delete(JobTable).where(JobTable.id == job_id, JobTable.state.in_(FINAL_STATES))
+            self._session, delete(JobTable).where(JobTable.id == job_id, JobTable.state.in_(FINAL_STATES))
         )
         if not removed:
             raise ForbiddenTransitionError(job_id, self.get(job_id).state, "delete", FINAL_STATES)

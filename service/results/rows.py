@@ -4,8 +4,8 @@ from collections.abc import Iterable, Iterator
 from decimal import ROUND_HALF_UP, Decimal
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
-import pyarrow.compute as pc
 
 CHUNK_ROWS = 65_536
 DOUBTFUL_NOISE_SCORE = 0.5
@@ -47,14 +47,15 @@ def count_kept(keep_fraction: float, num_total: int, num_labelled: int) -> int:
 def apply_num_kept(batch: pa.RecordBatch, num_kept: int) -> pa.RecordBatch:
     """Return the batch with `keep` and `reason` for the `num_kept` best-ranked rows of the whole job."""
     rank = batch.column("rank")
-    keep = pc.fill_null(pc.less(rank, num_kept), False)
-    reason = pa.array(_give_reasons(batch, keep.to_numpy(zero_copy_only=False)), pa.string())
-    columns = dict(zip(batch.schema.names, batch.columns, strict=True)) | {"keep": keep, "reason": reason}
+    labelled = rank.is_valid().to_numpy(zero_copy_only=False)
+    keep = labelled & (rank.fill_null(num_kept).to_numpy(zero_copy_only=False) < num_kept)
+    columns = dict(zip(batch.schema.names, batch.columns, strict=True))
+    columns["keep"] = pa.array(keep, pa.bool_())
+    columns["reason"] = pa.array(_give_reasons(batch, labelled, keep), pa.string())
     return pa.RecordBatch.from_arrays([columns[name] for name in batch.schema.names], schema=batch.schema)
 
 
-def _give_reasons(batch: pa.RecordBatch, keep: np.ndarray) -> Iterator[str]:
-    labelled = pc.is_valid(batch.column("rank")).to_numpy(zero_copy_only=False)
+def _give_reasons(batch: pa.RecordBatch, labelled: npt.NDArray[np.bool_], keep: npt.NDArray[np.bool_]) -> Iterator[str]:
     noise = batch.column("noise_score").to_numpy(zero_copy_only=False)
     confidence = batch.column("label_confidence").to_numpy(zero_copy_only=False)
     given, suggested = batch.column("given_label").to_pylist(), batch.column("suggested_label").to_pylist()
