@@ -78,9 +78,7 @@ class CurationOptions:
     def __post_init__(self) -> None:
         for name, choice in _CHOICES.items():
             if getattr(self, name) not in get_args(choice):
-                raise OptionsError(
-                    f"{name}: {getattr(self, name)!r}; wanted one of {', '.join(get_args(choice))}"
-                )
+                raise OptionsError(f"{name}: {getattr(self, name)!r}; wanted one of {', '.join(get_args(choice))}")
         for name in ("epochs", "batch_size", "unroll_steps", "averaged_checkpoints", "check_every"):
             self._check_integer(name, 1)
         self._check_integer("warmup_steps", 0)

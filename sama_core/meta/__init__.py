@@ -1,0 +1,1 @@
+"""What the meta level learns, one kind a file."""

@@ -1,0 +1,71 @@
+"""The curation methods that learn: sama and sama-na."""
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+
+from sama_core.decisions import Decisions, decide_from_training
+from sama_core.method import AbstractMethod, check_finished, check_origin, describe_origin
+from sama_core.options import CurationOptions
+from sama_core.solve import BilevelSolver, BilevelState
+from sama_core.types import JSON, AbstractExamples, StepReport
+
+
+class ReweightingMethod(AbstractMethod[BilevelState]):
+    """Learns a weight for each example so that training on the weighted examples lowers the meta loss.
+
+    Args:
+        name: sama, or sama-na for the method without adaptation.
+        options: every hyperparameter.
+    """
+
+    def __init__(self, name: str, options: CurationOptions) -> None:
+        self.name, self.options = name, options
+        self._solver = BilevelSolver(options, adapted=name == "sama")
+
+    def init(
+        self,
+        network: nn.Module,
+        train: AbstractExamples,
+        meta: AbstractExamples | None = None,
+        device: torch.device | str = "cpu",
+    ) -> BilevelState:
+        """Return the state before the first step."""
+        return self._solver.init(network, train, meta, torch.device(device))
+
+    def step(self, state: BilevelState) -> StepReport:
+        """Do one base step, and a meta step where one is due."""
+        return self._solver.step(state)
+
+    def is_done(self, state: BilevelState) -> bool:
+        """Return True after the last step or a failure."""
+        return state.base.is_done
+
+    def finish(self, state: BilevelState) -> Decisions:
+        """Return the decisions by the learned weights and the evidence of the training."""
+        check_finished(state.base.status, state.base.num_steps)
+        facts: dict[str, JSON] = {
+            "route": state.route.name,
+            "route_reason": state.route_reason,
+            "num_base_steps": state.base.step,
+            "num_meta_steps": state.num_meta_steps,
+            "meta_batches": "other training rows" if state.meta is None else "meta set",
+            "averaged_checkpoints": len(state.snapshots_KN),
+        }
+        return decide_from_training(
+            self.name,
+            state.base.examples.labels,
+            state.probabilities.average(),
+            state.snapshots_KN,
+            facts,
+        )
+
+    def export(self, state: BilevelState) -> tuple[dict[str, Tensor], dict[str, JSON]]:
+        """Return the whole bilevel state."""
+        return self._solver.export(state), describe_origin(self.name, self.options, state.base)
+
+    def restore(self, state: BilevelState, tensors: Mapping[str, Tensor], values: Mapping[str, JSON]) -> None:
+        """Put an exported state back."""
+        check_origin(values, describe_origin(self.name, self.options, state.base))
+        self._solver.restore(state, tensors)

@@ -1,0 +1,55 @@
+"""Vector arithmetic over lists of tensors, without a Python loop over parameters.
+
+A *vector* here is a list of tensors that together hold one number per parameter.
+"""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from sama_core.types import Inputs, map_inputs
+
+Vector = list[Tensor]
+
+
+def clone_vector(vector: Sequence[Tensor]) -> Vector:
+    """Return copies that share no memory and carry no graph.
+
+    Example:
+        >>> clone_vector([torch.ones(2, requires_grad=True)])
+        [tensor([1., 1.])]
+    """
+    return torch._foreach_clone([tensor.detach() for tensor in vector])
+
+
+def norm_vector(vector: Sequence[Tensor]) -> Tensor:
+    """Return the Euclidean norm as a scalar tensor on the device; 0 for an empty vector.
+
+    Example:
+        >>> norm_vector([torch.tensor([3.0]), torch.tensor([4.0])])
+        tensor(5.)
+    """
+    if not vector:
+        return torch.zeros(())
+    return torch.linalg.vector_norm(torch.stack(torch._foreach_norm(list(vector))))
+
+
+def clone_buffers(network: nn.Module) -> dict[str, Tensor]:
+    """Return copies of every buffer (BatchNorm statistics among them), by name.
+
+    Example:
+        >>> sorted(clone_buffers(nn.BatchNorm1d(2)))
+        ['num_batches_tracked', 'running_mean', 'running_var']
+    """
+    return {name: buffer.detach().clone() for name, buffer in network.named_buffers()}
+
+
+def move_inputs(inputs: Inputs, device: torch.device) -> Inputs:
+    """Return the inputs on ``device``.
+
+    Example:
+        >>> move_inputs(torch.ones(1), torch.device("cpu"))
+        tensor([1.])
+    """
+    return map_inputs(inputs, lambda tensor: tensor.to(device, non_blocking=True))
