@@ -88,3 +88,46 @@ class Summary(_Schema):
     num_doubtful: int = Field(description="rows with noise_score >= 0.5 whose suggested label is another")
     evaluation: EvaluationSummary | Literal["not evaluated"]
     notes: list[str] = Field(description="what the user should know: unlabelled rows, imputed values, overlaps")
+
+
+class Example(_Schema):
+    """What was decided about one row: the columns of `rows.parquet`. Unlabelled rows have nulls."""
+
+    row: int
+    id: int | str | None
+    content_sha256: str | None
+    source: str | None
+    given_label: LabelValue | None
+    weight: float | None
+    weight_std: float | None
+    score: float | None
+    rank: int | None
+    noise_score: float | None
+    suggested_label: LabelValue | None
+    label_confidence: float | None
+    keep: bool
+    reason: str
+
+
+class ExamplePage(_Schema):
+    """Rows in the order asked for, and the cursor of the next page."""
+
+    items: list[Example]
+    next_cursor: str | None
+
+
+class Preview(_Schema):
+    """One of the examples a page shows first, with its text or a note that it has an image."""
+
+    row: int
+    example_id: str
+    given_label: str
+    suggested_label: str
+    label_confidence: float
+    noise_score: float
+    weight: float
+    score: float
+    keep: bool
+    reason: str
+    text: str | None
+    has_image: bool

@@ -1,0 +1,69 @@
+"""Files made from results: written whole or not at all, named by the digest of their content."""
+
+import hashlib
+import os
+import secrets
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO
+
+from service.errors import ServiceError
+
+
+@dataclass(frozen=True, slots=True)
+class StoredFile:
+    """A file in the store: where it lies, its SHA-256 (64 hexadecimal digits) and its size."""
+
+    path: Path
+    sha256: str
+    size_bytes: int
+
+
+class ExportStore:
+    """A directory of files that never change. Safe under any number of writers and readers."""
+
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
+
+    def add(self, write: Callable[[BinaryIO], None]) -> StoredFile:
+        """Let `write` fill a new file, then give it the name of its digest.
+
+        Raises:
+            ServiceError: `storage_unavailable`; nothing is left behind.
+        """
+        partial = self._directory / f".partial-{secrets.token_hex(8)}"
+        try:
+            self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+            with partial.open("xb+") as file:
+                write(file)
+                file.flush()
+                os.fsync(file.fileno())
+                size_bytes = file.tell()
+                file.seek(0)
+                sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+            path = self._directory / sha256
+            partial.replace(path)
+        except OSError as exc:
+            raise ServiceError(
+                "storage_unavailable",
+                "The server cannot write the file.",
+                hint="The server's data directory may be full or read-only.",
+            ) from exc
+        finally:
+            partial.unlink(missing_ok=True)
+        return StoredFile(path, sha256, size_bytes)
+
+    def find(self, sha256: str, size_bytes: int) -> StoredFile | None:
+        """Return the file with this digest, or None where it is missing or cut short."""
+        path = self._directory / sha256
+        try:
+            whole = path.stat().st_size == size_bytes
+        except OSError:
+            return None
+        return StoredFile(path, sha256, size_bytes) if whole else None
+
+    def remove(self, digests: Iterable[str]) -> None:
+        """Remove the files with these digests; those that are gone already are no fault."""
+        for sha256 in digests:
+            (self._directory / sha256).unlink(missing_ok=True)
