@@ -8,12 +8,12 @@ from sqlalchemy import case, delete, select, update
 from sqlalchemy.orm import Session
 from sqlalchemy.sql import ColumnElement
 
-from service.attempts.state import Claim, Failure, LeaseStatus, MetricPoint, Progress
+from service.attempts.state import Claim, ExpiredLease, Failure, LeaseStatus, MetricPoint, Progress
 from service.db.base import db_now
 from service.db.statements import count_changed
 from service.errors import StaleAttemptError
 from service.jobs.repository import add_event, announce
-from service.jobs.state import HELD_STATES, STATE_OF_PHASE, JobState, Phase
+from service.jobs.state import FINAL_STATES, HELD_STATES, STATE_OF_PHASE, JobState, Phase
 from service.jobs.tables import JobTable, MetricTable, OutboxTable
 from service.results.tables import ChunkTable, PreviewTable, ResultTable
 
@@ -108,10 +108,23 @@ class AttemptRepository:
             lease_expires_at=db_now() + lease_seconds,
             used_seconds=JobTable.used_seconds + elapsed_seconds,
         )
+        return self.get_lease(job_id, attempt)
+
+    def get_lease(self, job_id: str, attempt: int) -> LeaseStatus:
+        """Return what the job's row says to the attempt that holds it. Raises StaleAttemptError."""
         row = self._session.execute(
-            select(JobTable.cancel_requested, JobTable.used_seconds).where(JobTable.id == job_id)
-        ).one()
+            select(JobTable.cancel_requested, JobTable.used_seconds).where(*fence(job_id, attempt))
+        ).one_or_none()
+        if row is None:
+            raise StaleAttemptError(job_id, attempt)
         return LeaseStatus(cancel_requested=row.cancel_requested, used_seconds=row.used_seconds)
+
+    def is_final(self, job_id: str, attempt: int) -> bool:
+        """Say whether this attempt was the job's last one so far and the job has ended."""
+        query = select(JobTable.id).where(
+            JobTable.id == job_id, JobTable.attempt == attempt, JobTable.state.in_(FINAL_STATES)
+        )
+        return self._session.scalar(query) is not None
 
     def enter_phase(self, job_id: str, attempt: int, phase: Phase, message: str) -> None:
         """Say which phase has begun; the job's state follows it unless a cancel is under way."""
@@ -229,14 +242,16 @@ class AttemptRepository:
         add_event(self._session, job_id, attempt, "state", f"failed: {failure.message}")
         return JobState.FAILED
 
-    def list_expired(self) -> Sequence[tuple[str, int]]:
-        """Return (job id, attempt) of jobs whose lease ran out, locked against other sweeps."""
+    def list_expired(self, limit: int = 100) -> Sequence[ExpiredLease]:
+        """Return up to `limit` leases that ran out, longest ago first, locked against other sweeps."""
         query = (
-            select(JobTable.id, JobTable.attempt)
+            select(JobTable.id, JobTable.attempt, JobTable.worker_id)
             .where(JobTable.state.in_(HELD_STATES), JobTable.lease_expires_at < db_now())
+            .order_by(JobTable.lease_expires_at)
+            .limit(limit)
             .with_for_update(skip_locked=True)
         )
-        return [(job_id, attempt) for job_id, attempt in self._session.execute(query)]
+        return [ExpiredLease(*row) for row in self._session.execute(query)]
 
     def _leave(self, job_id: str, attempt: int, state: JobState, **values: Any) -> None:
         self.hold(job_id, attempt, state=state, lease_expires_at=None, worker_id=None, eta_seconds=None, **values)

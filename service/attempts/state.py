@@ -25,6 +25,15 @@ class LeaseStatus:
 
 
 @dataclass(frozen=True, slots=True)
+class ExpiredLease:
+    """An attempt whose worker fell silent for longer than its lease."""
+
+    job_id: str
+    attempt: int
+    worker_id: str | None
+
+
+@dataclass(frozen=True, slots=True)
 class Failure:
     """Why an attempt ended badly. A retryable failure sends the job back to the queue while attempts are left."""
 

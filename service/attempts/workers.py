@@ -32,6 +32,10 @@ class WorkerRepository:
         silent = WorkerTable.heartbeat_at < db_now() - _FORGOTTEN_AFTER_SECONDS
         self._session.execute(delete(WorkerTable).where((WorkerTable.id == worker_id) | silent))
 
+    def find(self, worker_id: str) -> WorkerTable | None:
+        """Return the worker's row, or None."""
+        return self._session.get(WorkerTable, worker_id)
+
     def list_alive(self, silent_seconds: float) -> Sequence[WorkerTable]:
         """Return the workers heard of within the last `silent_seconds`."""
         query = (

@@ -25,6 +25,10 @@ class OutboxRepository:
         self._session.execute(delete(OutboxTable).where(OutboxTable.id.in_([row.id for row in rows])))
         return [row.job_id for row in rows]
 
+    def is_empty(self) -> bool:
+        """Say whether nothing waits to be announced, without locking anything."""
+        return self._session.scalar(select(OutboxTable.id).limit(1)) is None
+
     def count_queued(self) -> int:
         """Return how many jobs wait for a worker."""
         query = select(func.count()).select_from(JobTable).where(JobTable.state == JobState.QUEUED)

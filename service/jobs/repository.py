@@ -4,6 +4,7 @@ import secrets
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from sqlalchemy import delete, func, select, update
 from sqlalchemy.orm import Session
@@ -125,27 +126,24 @@ class JobRepository:
         Raises:
             ForbiddenTransitionError: the job is already final. Asking twice is allowed.
         """
-        cancelled = count_changed(
-            self._session,
-            update(JobTable)
-            .where(JobTable.id == job_id, JobTable.state == JobState.QUEUED)
-            .values(state=JobState.CANCELLED, cancel_requested=True, cancelling_at=db_now(), finished_at=db_now()),
-        )
-        if cancelled:
-            add_event(self._session, job_id, 0, "state", "cancelled before it began")
-            return self.get(job_id)
-        asked = count_changed(
-            self._session,
-            update(JobTable)
-            .where(JobTable.id == job_id, JobTable.state.in_(CANCELLABLE_STATES))
-            .values(state=JobState.CANCELLING, cancel_requested=True, cancelling_at=db_now()),
-        )
-        job = self.get(job_id)
-        if asked:
-            add_event(self._session, job_id, job.attempt, "state", "cancel requested")
-        elif job.state not in {JobState.CANCELLING, JobState.CANCELLED}:
+        # Locked, so that no worker takes the job or gives it back between the look and the write.
+        job = self._session.get(JobTable, job_id, populate_existing=True, with_for_update=True)
+        if job is None:
+            raise NotFoundError("job", job_id)
+        if job.state in {JobState.CANCELLING, JobState.CANCELLED}:
+            return job
+        if job.state not in CANCELLABLE_STATES:
             raise ForbiddenTransitionError(job_id, job.state, "cancel", CANCELLABLE_STATES)
-        return job
+        values: dict[str, Any] = {"cancel_requested": True, "cancelling_at": db_now()}
+        if job.state == JobState.QUEUED:
+            values |= {"state": JobState.CANCELLED, "finished_at": db_now()}
+            message = "cancelled before it began" if job.attempt == 0 else "cancelled while queued"
+        else:
+            values["state"] = JobState.CANCELLING
+            message = "cancel requested"
+        self._session.execute(update(JobTable).where(JobTable.id == job_id).values(**values))
+        add_event(self._session, job_id, job.attempt, "state", message)
+        return self.get(job_id)
 
     def resume(self, job_id: str) -> JobTable:
         """Queue a failed or cancelled job again; it goes on from its last checkpoint.

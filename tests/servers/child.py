@@ -41,7 +41,7 @@ def start_server(command: Sequence[str | Path], directory: Path, user: str | Non
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=log,
-            preexec_fn=lambda: ctypes.CDLL(None).prctl(_SET_DEATH_SIGNAL, signal.SIGINT),  # noqa: PLW1509
+            preexec_fn=lambda: ctypes.CDLL(None).prctl(_SET_DEATH_SIGNAL, signal.SIGINT),
         )
 
 
