@@ -86,10 +86,9 @@ class CsvSource(AbstractTableSource):
 
     def _read_header(self) -> list[str]:
         with open_stream(self.path, max_bytes=self.max_bytes, param=self.param) as stream:
-            text = io.TextIOWrapper(stream, encoding="utf-8-sig", newline="")
             try:
-                names = next(csv.reader(text, delimiter=self.delimiter, strict=True), None)
-            except (UnicodeDecodeError, csv.Error) as exc:
+                names = next(csv.reader(_decode_lines(stream), delimiter=self.delimiter, strict=True), None)
+            except (_LineNotTextError, csv.Error) as exc:
                 raise self.fault("line 1 is no header of column names in UTF-8.", line=1) from exc
         if not names:
             raise self.fault("is empty; wanted a header line and rows.")
