@@ -61,7 +61,7 @@ def _documents() -> Iterator[tuple[str, str]]:
         yield path.name, path.read_text()
 
 
-@pytest.mark.parametrize(("name", "text"), _documents())
+@pytest.mark.parametrize(("name", "text"), list(_documents()))
 def test_every_document_shown_is_accepted(name: str, text: str) -> None:
     assert parse_document(yaml.safe_load(text)).dataset.uri
 
