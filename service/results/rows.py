@@ -34,6 +34,15 @@ def rows_schema(id_type: pa.DataType, label_type: pa.DataType) -> pa.Schema:
     )
 
 
+def name_group(value: object) -> str:
+    """Return the name under which a class or source is counted.
+
+    >>> name_group(3), name_group("web"), name_group(None)
+    ('3', 'web', '(none)')
+    """
+    return "(none)" if value is None else str(value)
+
+
 def count_kept(keep_fraction: float, num_total: int, num_labelled: int) -> int:
     """Return how many rows a keep fraction of the total keeps: never an unlabelled row, never none.
 
