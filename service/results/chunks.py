@@ -31,9 +31,7 @@ class RowReader:
         index, next_row = -1, None
         while True:
             with self._database.read() as session:
-                chunk = ResultRepository(session).find_next_chunk(
-                    self.result, after_index=index, first_row=first_row
-                )
+                chunk = ResultRepository(session).find_next_chunk(self.result, after_index=index, first_row=first_row)
             if chunk is None:
                 break
             if next_row is not None and chunk.row_start != next_row:

@@ -116,9 +116,7 @@ def _select(
     return keys.take(first), table
 
 
-def _merge(
-    best: tuple[_Keys, pa.Table], found: tuple[_Keys, pa.Table], limit: int
-) -> tuple[_Keys, pa.Table]:
+def _merge(best: tuple[_Keys, pa.Table], found: tuple[_Keys, pa.Table], limit: int) -> tuple[_Keys, pa.Table]:
     keys = best[0].append(found[0])
     first = keys.first(limit)
     return keys.take(first), pa.concat_tables([best[1], found[1]]).take(pa.array(first))

@@ -20,6 +20,20 @@ class StoredFile:
     size_bytes: int
 
 
+@dataclass(frozen=True, slots=True)
+class ExportedFile:
+    """A stored file to hand out under its name. The digest is its strong ETag."""
+
+    stored: StoredFile
+    file_name: str
+    media_type: str
+
+    @property
+    def outputs_entry(self) -> dict[str, str | int]:
+        """What a manifest says of the file."""
+        return {"sha256": self.stored.sha256, "bytes": self.stored.size_bytes}
+
+
 class ExportStore:
     """A directory of files that never change. Safe under any number of writers and readers."""
 

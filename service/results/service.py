@@ -6,8 +6,8 @@ from service.db.engine import Database
 from service.errors import ServiceError
 from service.results.chunks import RowReader
 from service.results.examples import ExampleQuery, list_page
-from service.results.exports import ExportedFile, Exporter, read_file_kind
-from service.results.files import ExportStore
+from service.results.exports import Exporter, check_file_name
+from service.results.files import ExportedFile, ExportStore
 from service.results.repository import ResultRepository
 from service.results.rows import count_kept
 from service.results.schemas import ExamplePage, Preview, Summary
@@ -44,9 +44,7 @@ class ResultService:
             return summary
         return select_again(summary, RowReader(self._database, result), num_kept)
 
-    def list_examples(
-        self, job_id: str, query: ExampleQuery, *, keep_fraction: float | None = None
-    ) -> ExamplePage:
+    def list_examples(self, job_id: str, query: ExampleQuery, *, keep_fraction: float | None = None) -> ExamplePage:
         """Return one page of rows.
 
         Raises:
@@ -72,15 +70,11 @@ class ResultService:
             raise ServiceError("not_found", f"Row {row} of job {job_id} has no image.", param="row")
         return PreviewImage(preview.image, preview.image_type)
 
-    def export_manifest(
-        self, job_id: str, file_format: str, *, keep_fraction: float | None = None
-    ) -> ExportedFile:
+    def export_manifest(self, job_id: str, file_format: str, *, keep_fraction: float | None = None) -> ExportedFile:
         """Return the per-example table as parquet, csv or jsonl, or the kept rows as npy."""
         return self.export_file(job_id, MANIFEST_FILES[file_format], keep_fraction=keep_fraction)
 
-    def export_file(
-        self, job_id: str, file_name: str, *, keep_fraction: float | None = None
-    ) -> ExportedFile:
+    def export_file(self, job_id: str, file_name: str, *, keep_fraction: float | None = None) -> ExportedFile:
         """Return one file of the bundle, the whole bundle (`bundle.tar`), `rows.csv` or `rows.jsonl`.
 
         Made at the first request, the same bytes at every later one.
@@ -88,7 +82,7 @@ class ResultService:
         Raises:
             ServiceError: `not_found`; there is no file of this name. `storage_unavailable`.
         """
-        read_file_kind(file_name)
+        check_file_name(file_name)
         with self._database.read() as session:
             job, result = ResultRepository(session).get(job_id)
         exporter = Exporter(self._database, self._store, job, result, _count_kept(result, keep_fraction))

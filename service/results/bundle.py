@@ -1,0 +1,56 @@
+"""What binds the files of a bundle together: manifest.json, SHA256SUMS, and the tar of all seven."""
+
+import json
+import tarfile
+from collections.abc import Sequence
+from typing import BinaryIO
+
+from service.jobs.tables import JobTable
+from service.results.files import ExportedFile
+from service.results.schemas import Summary
+from service.results.tables import ResultTable
+
+SCHEMA_VERSION = "1.0"
+# Files whose digests stand in the manifest; then those that stand in SHA256SUMS; then the whole bundle.
+LISTED_FILES = ("rows.parquet", "keep.npy", "weights.npy", "report.html", "croissant.json")
+SUMMED_FILES = ("manifest.json", *LISTED_FILES)
+BUNDLE_FILES = (*SUMMED_FILES, "SHA256SUMS")
+
+
+def build_manifest(job: JobTable, result: ResultTable, summary: Summary, outputs: Sequence[ExportedFile]) -> bytes:
+    """Return `manifest.json`: what was curated, how, with what outcome, and the digests of the outputs."""
+    fields = {
+        **result.manifest,
+        "schema_version": SCHEMA_VERSION,
+        "job_id": job.id,
+        "job_name": job.name,
+        "attempt": result.attempt,
+        "document": json.loads(job.document),
+        "document_digest": job.document_digest,
+        "selection": summary.selection.model_dump(mode="json"),
+        "notes": summary.notes,
+        "outputs": {file.file_name: file.outputs_entry for file in outputs},
+    }
+    return encode_json(fields)
+
+
+def build_sums(files: Sequence[ExportedFile]) -> bytes:
+    """Return `SHA256SUMS`, as `sha256sum --check` reads it."""
+    return "".join(f"{file.stored.sha256}  {file.file_name}\n" for file in files).encode()
+
+
+def write_tar(target: BinaryIO, files: Sequence[ExportedFile]) -> None:
+    """Write a tar of the files, uncompressed, without times and owners."""
+    with tarfile.open(fileobj=target, mode="w", format=tarfile.USTAR_FORMAT) as tar:
+        for file in files:
+            entry = tarfile.TarInfo(file.file_name)
+            entry.size = file.stored.size_bytes
+            entry.mode = 0o644
+            with file.stored.path.open("rb") as source:
+                tar.addfile(entry, source)
+
+
+def encode_json(fields: object) -> bytes:
+    """Return JSON with sorted keys, for people to read and the same for the same values."""
+    text = json.dumps(fields, sort_keys=True, indent=2, ensure_ascii=False, allow_nan=False)
+    return text.encode() + b"\n"

@@ -1,0 +1,59 @@
+"""The selection of a finished job at another keep fraction, without a re-run: keep is `rank < num_kept`."""
+
+from collections import Counter
+
+import pyarrow as pa
+
+from service.results.chunks import RowReader
+from service.results.rows import name_group
+from service.results.schemas import GroupSummary, SelectionSummary, Summary
+
+
+def select_again(summary: Summary, reader: RowReader, num_kept: int) -> Summary:
+    """Return the summary as it would be with the `num_kept` best-ranked rows kept."""
+    classes: Counter[str] = Counter()
+    sources: Counter[str] = Counter()
+    threshold: float | None = None
+    for batch in reader.batches():
+        rank = batch.column("rank")
+        kept = rank.fill_null(num_kept).to_numpy(zero_copy_only=False) < num_kept
+        _count(classes, batch.column("given_label"), kept)
+        _count(sources, batch.column("source"), kept)
+        last = rank.index(num_kept - 1).as_py()
+        if last >= 0:
+            threshold = batch.column("score")[last].as_py()
+    notes = [*summary.notes]
+    if summary.evaluation != "not evaluated":
+        notes.append(
+            f"The evaluation was made with {summary.selection.n_kept:,} rows kept, not with {num_kept:,}: "
+            "submit a job with this keep fraction to have it evaluated."
+        )
+    return summary.model_copy(
+        update={
+            "selection": _select(summary.selection, num_kept, threshold),
+            "classes": [_regroup(group, classes) for group in summary.classes],
+            "sources": [_regroup(group, sources) for group in summary.sources],
+            "notes": notes,
+        }
+    )
+
+
+def _count(counts: Counter[str], column: pa.Array, kept: object) -> None:
+    for entry in column.filter(pa.array(kept, pa.bool_())).value_counts().to_pylist():
+        counts[name_group(entry["values"])] += entry["counts"]
+
+
+def _regroup(group: GroupSummary, counts: Counter[str]) -> GroupSummary:
+    num_kept = counts[group.name]
+    keep_rate = num_kept / group.num_rows if group.num_rows else 0.0
+    return group.model_copy(update={"num_kept": num_kept, "keep_rate": keep_rate})
+
+
+def _select(selection: SelectionSummary, num_kept: int, threshold: float | None) -> SelectionSummary:
+    return selection.model_copy(
+        update={
+            "n_kept": num_kept,
+            "kept_fraction_of_total": num_kept / selection.n_total,
+            "threshold": threshold if selection.threshold is not None else None,
+        }
+    )
