@@ -24,7 +24,7 @@ from sama_core.errors import ExamplesError, NetworkError
 from sama_core.options import CurationOptions
 from sama_core.problem import Batch, compute_losses, fetch_batch
 from sama_core.randomness import derive_seed, seed_device
-from sama_core.types import AbstractExamples, SolveCode, SolveStatus
+from sama_core.types import AbstractExamples, SolveCode, SolveStatus, StepReport
 
 _LOWEST_RATE = 0.01
 
@@ -119,6 +119,25 @@ class BaseLevel:
             self.status = SolveStatus(SolveCode.FINISHED, self.step, f"finished after {self.step} steps")
         else:
             self.status = SolveStatus(SolveCode.RUNNING, self.step, "running")
+
+    def report(
+        self,
+        loss: Tensor,
+        weights: Tensor,
+        meta_loss: Tensor | None = None,
+        hypergradient_norm: Tensor | None = None,
+    ) -> StepReport:
+        """Return the report of the step just done, with the weights (B,) of its batch."""
+        return StepReport(
+            step=self.step,
+            num_steps=self.num_steps,
+            base_loss=loss.detach(),
+            meta_loss=meta_loss,
+            hypergradient_norm=hypergradient_norm,
+            effective_sample_size=weights.sum().square() / weights.square().sum().clamp_min(1e-12),
+            status=self.status,
+            num_examples=len(weights),
+        )
 
     @property
     def is_done(self) -> bool:

@@ -41,7 +41,7 @@ def restore_module(module: nn.Module, name: str, tensors: Mapping[str, Tensor]) 
     Example:
         >>> layer = nn.Linear(1, 1, bias=False)
         >>> restore_module(layer, "layer", {"layer/weight": torch.full((1, 1), 3.0)})
-        >>> float(layer.weight)
+        >>> layer.weight.item()
         3.0
     """
     try:

@@ -1,25 +1,114 @@
 """From a data set, a network and options to decisions: the notebook's entry point."""
 
+from collections.abc import Callable
 from typing import Any
 
+import torch
+from torch import nn
+
+from sama_core.datasets import PairDataset, adapt_dataset
 from sama_core.decisions import Decisions
-from sama_core.errors import UnknownMethodError
+from sama_core.errors import UnfinishedError, UnknownMethodError
 from sama_core.method import AbstractMethod
 from sama_core.options import CurationOptions
 from sama_core.reweighting import ReweightingMethod
-from sama_core.types import StepReport
+from sama_core.scores.aum import AumScore
+from sama_core.scores.loss import LossScore
+from sama_core.scores.random import RandomMethod
+from sama_core.types import AbstractExamples, StepReport
 
-__all__ = ["METHOD_NAMES", "CurationOptions", "Decisions", "StepReport", "build_method"]
+__all__ = ["METHOD_NAMES", "CurationOptions", "Decisions", "StepReport", "build_method", "curate"]
 
-METHOD_NAMES = ("sama", "sama-na", "random", "loss", "aum")
+_BUILDERS: dict[str, Callable[[CurationOptions], AbstractMethod[Any]]] = {
+    "sama": lambda options: ReweightingMethod("sama", options),
+    "sama-na": lambda options: ReweightingMethod("sama-na", options),
+    "random": RandomMethod,
+    "loss": LossScore,
+    "aum": AumScore,
+}
+
+METHOD_NAMES = tuple(_BUILDERS)
 
 
 def build_method(name: str, options: CurationOptions) -> AbstractMethod[Any]:
     """Return the curation method of this name.
 
+    Args:
+        name: sama, sama-na, random, loss or aum.
+        options: every hyperparameter.
+
     Raises:
         UnknownMethodError: no such method; the message lists those there are.
+
+    Example:
+        >>> build_method("aum", CurationOptions()).name
+        'aum'
+        >>> build_method("magic", CurationOptions())
+        Traceback (most recent call last):
+        ...
+        sama_core.errors.UnknownMethodError: method: 'magic'; wanted one of sama, sama-na, random, loss, aum
     """
-    if name in ("sama", "sama-na"):
-        return ReweightingMethod(name, options)
-    raise UnknownMethodError(f"method: {name!r}; wanted one of {', '.join(METHOD_NAMES)}")
+    builder = _BUILDERS.get(name)
+    if builder is None:
+        raise UnknownMethodError(f"method: {name!r}; wanted one of {', '.join(METHOD_NAMES)}")
+    return builder(options)
+
+
+def curate(
+    dataset: AbstractExamples | PairDataset,
+    network: nn.Module,
+    options: CurationOptions | None = None,
+    meta_dataset: AbstractExamples | PairDataset | None = None,
+    *,
+    method: str = "sama",
+    device: torch.device | str = "cpu",
+    observer: Callable[[StepReport], bool | None] | None = None,
+) -> Decisions:
+    """Decide what each example of a data set is worth.
+
+    Trains a copy of ``network`` on ``dataset`` while learning the weight of each example, so that the loss on the
+    trusted examples of ``meta_dataset`` falls. Memory: a few copies of the network, and N x C numbers.
+
+    Args:
+        dataset: N examples: a map-style data set of (input, label), or ``AbstractExamples``.
+        network: takes a batch of inputs, gives logits (B, C); not edited.
+        options: hyperparameters; None takes the defaults.
+        meta_dataset: trusted examples with the same classes; None judges by other rows of ``dataset`` itself.
+        method: a name of ``METHOD_NAMES``.
+        device: where to compute.
+        observer: sees the report of each step; returning False stops with an ``UnfinishedError``.
+
+    Returns:
+        The decisions, in row order.
+
+    Raises:
+        ExamplesError: a data set does not fit.
+        NetworkError: the network's output does not fit.
+        NonFiniteError: the loss stopped being finite; a smaller ``lr`` may help.
+        UnfinishedError: the observer stopped the solve.
+        UnknownMethodError: no such method.
+
+    Example:
+        >>> generator = torch.Generator().manual_seed(0)
+        >>> inputs = torch.randn(200, 2, generator=generator)
+        >>> labels = (inputs[:, 0] > 0).long()
+        >>> noisy = labels.clone()
+        >>> noisy[:40] = 1 - noisy[:40]
+        >>> pairs = torch.utils.data.TensorDataset(inputs[:150], noisy[:150])
+        >>> trusted = torch.utils.data.TensorDataset(inputs[150:], labels[150:])
+        >>> torch.nn.init.zeros_((network := nn.Linear(2, 2)).weight).sum().item()
+        0.0
+        >>> options = CurationOptions(epochs=20, batch_size=10, lr=0.01)
+        >>> decisions = curate(pairs, network, options, trusted)
+        >>> bool(decisions.noise_score[:40].mean() > decisions.noise_score[40:].mean() + 0.3)
+        True
+    """
+    examples = adapt_dataset(dataset)
+    meta = None if meta_dataset is None else adapt_dataset(meta_dataset, examples.num_classes)
+    chosen = build_method(method, options or CurationOptions())
+    state = chosen.init(network, examples, meta, device)
+    while not chosen.is_done(state):
+        report = chosen.step(state)
+        if observer is not None and observer(report) is False:
+            raise UnfinishedError(f"curate: stopped by the observer after step {report.step}")
+    return chosen.finish(state)

@@ -45,33 +45,106 @@ def decide_from_training(
     checkpoints: Tensor,
     facts: Mapping[str, JSON],
 ) -> Decisions:
-    """Return the decisions of a learned reweighting."""
-    labels_N, average_NC = labels.cpu(), probabilities.cpu()
-    weight_N, spread_N = average_checkpoints(checkpoints.cpu())
-    noise_N = score_noise(average_NC, labels_N)
-    confidence_N, suggested_N = average_NC.max(1)
-    score_N = 1 - noise_N
-    return Decisions(
-        method=method,
-        weight=weight_N.numpy().astype(np.float32),
-        weight_std=spread_N.numpy().astype(np.float32),
-        score=score_N.numpy().astype(np.float32),
-        noise_score=noise_N.numpy().astype(np.float32),
-        suggested=suggested_N.numpy(),
-        label_confidence=confidence_N.numpy().astype(np.float32),
-        probabilities=average_NC.numpy().astype(np.float32),
+    """Return the decisions of a learned reweighting.
+
+    - ``weight``: mean over the checkpoints, normalised to mean 1; ``weight_std``: their spread.
+    - ``noise_score``: see ``score_noise``.
+    - ``score``: weight * (1 - noise_score): what training gains by the example, times the chance its label is right.
+
+    Shapes: labels (N,), probabilities (N, C), checkpoints (K, N), NaN where an example was not seen yet.
+
+    Args:
+        method: its name.
+        labels: given labels.
+        probabilities: averaged over the epochs of the reweighted training.
+        checkpoints: weights of every example at K points of the training.
+        facts: for the manifest.
+
+    Example:
+        >>> probabilities = torch.tensor([[0.9, 0.1], [0.8, 0.2]])
+        >>> checkpoints = torch.tensor([[1.5, 0.5]])
+        >>> decided = decide_from_training("sama", torch.tensor([0, 1]), probabilities, checkpoints, {})
+        >>> decided.suggested.tolist(), decided.weight.tolist(), decided.noise_score.round(2).tolist()
+        ([0, 0], [1.5, 0.5], [0.10000000149011612, 0.800000011920929])
+    """
+    weights_N, spreads_N = average_checkpoints(checkpoints.cpu().double())
+    noise_N = score_noise(probabilities, labels)
+    return make_decisions(
+        method,
+        probabilities,
+        weights=weights_N,
+        spreads=spreads_N,
+        scores=weights_N * (1.0 - noise_N),
+        noise_scores=noise_N,
         facts=facts,
     )
 
 
-def average_checkpoints(c):
-    seen = torch.isfinite(c)
-    n = seen.sum(0)
-    c = torch.where(seen, c, 0.0).double()
-    m = c.sum(0) / n
-    v = (torch.where(seen, c - m, 0.0) ** 2).sum(0) / n
-    return m / m.mean(), v.sqrt()
+def make_decisions(
+    method: str,
+    probabilities: Tensor,
+    *,
+    scores: Tensor,
+    noise_scores: Tensor,
+    weights: Tensor | None = None,
+    spreads: Tensor | None = None,
+    facts: Mapping[str, JSON],
+) -> Decisions:
+    """Return decisions with the suggested labels of the averaged probabilities; weights are 1 unless given.
+
+    Shapes: probabilities (N, C); every other tensor (N,).
+
+    Example:
+        >>> probabilities, zeros = torch.tensor([[0.3, 0.7]]), torch.zeros(1)
+        >>> make_decisions("aum", probabilities, scores=zeros, noise_scores=zeros, facts={}).suggested.tolist()
+        [1]
+    """
+    confidence_N, suggested_N = probabilities.max(dim=1)
+    weights_N = torch.ones_like(scores) if weights is None else weights
+    spreads_N = torch.zeros_like(scores) if spreads is None else spreads
+    return Decisions(
+        method=method,
+        weight=_to_array(weights_N),
+        weight_std=_to_array(spreads_N),
+        score=_to_array(scores),
+        noise_score=_to_array(noise_scores),
+        suggested=suggested_N.cpu().numpy().astype(np.int64),
+        label_confidence=_to_array(confidence_N),
+        probabilities=_to_array(probabilities),
+        facts=facts,
+    )
 
 
-def score_noise(p, y):
-    return 1 - p.gather(1, y[:, None]).squeeze(1)
+def _to_array(tensor: Tensor) -> NDArray[np.float32]:
+    return tensor.detach().cpu().numpy().astype(np.float32)
+
+
+def average_checkpoints(checkpoints: Tensor) -> tuple[Tensor, Tensor]:
+    """Return mean and standard deviation of each example's weight over the checkpoints, the mean scaled to 1.
+
+    Shapes: checkpoints (K, N), NaN where an example was not seen yet -> (N,), (N,).
+
+    Example:
+        >>> average_checkpoints(torch.tensor([[1.0, torch.nan], [3.0, 2.0]]))
+        (tensor([1., 1.]), tensor([0.5000, 0.0000]))
+    """
+    mean_N = checkpoints.nanmean(dim=0)
+    variance_N = (checkpoints - mean_N).square().nanmean(dim=0)
+    scale = mean_N.mean()
+    return mean_N / scale, variance_N.sqrt() / scale
+
+
+def score_noise(probabilities: Tensor, labels: Tensor) -> Tensor:
+    """Return how likely each given label is wrong, in [0, 1], on the CPU in double precision.
+
+    One minus the probability of the given label, averaged over the epochs: early in training a network has not yet
+    memorised a wrong label, and the reweighting keeps it from doing so later.
+
+    Shapes: probabilities (N, C), labels (N,) -> (N,).
+
+    Example:
+        >>> score_noise(torch.tensor([[0.25, 0.75]]), torch.tensor([0]))
+        tensor([0.7500], dtype=torch.float64)
+    """
+    average_NC = probabilities.cpu().double()
+    return (1.0 - average_NC.gather(1, labels.cpu().unsqueeze(1)).squeeze(1)).clamp(0.0, 1.0)

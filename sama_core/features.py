@@ -54,9 +54,11 @@ class FeatureMemory:
         return self._standardise(self.raw_NF)
 
     def _standardise(self, raw: Tensor) -> Tensor:
-        mean_F, square_F = self._moments_2F / self._mass.clamp_min(1e-12)
+        moments_2F = self._moments_2F / self._mass.clamp_min(1e-12)
+        mean_F, square_F = moments_2F[0], moments_2F[1]
         deviation_F = (square_F - mean_F.square()).clamp_min(0.0).sqrt()
-        return ((raw - mean_F) / deviation_F.clamp_min(1e-6)).clamp(-_LIMIT, _LIMIT)
+        standard: Tensor = (raw - mean_F) / deviation_F.clamp_min(1e-6)
+        return standard.clamp(-_LIMIT, _LIMIT)
 
     def export(self) -> dict[str, Tensor]:
         """Return the memory by name."""

@@ -3,16 +3,12 @@
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from typing import Generic, TypeVar
-from zlib import crc32
 
 import torch
 from torch import Tensor, nn
 
-from sama_core.base_level import BaseLevel
-from sama_core.checkpoint import check_header
 from sama_core.decisions import Decisions
 from sama_core.errors import NonFiniteError, UnfinishedError
-from sama_core.options import CurationOptions
 from sama_core.types import JSON, AbstractExamples, SolveCode, SolveStatus, StepReport
 
 State = TypeVar("State")
@@ -84,30 +80,3 @@ def check_finished(status: SolveStatus, num_steps: int) -> None:
         raise NonFiniteError(status.message, status.step)
     if status.code is not SolveCode.FINISHED:
         raise UnfinishedError(f"finish: called after step {status.step}; wanted all {num_steps} steps done")
-
-
-def describe_origin(name: str, options: CurationOptions, base: BaseLevel) -> dict[str, JSON]:
-    """Return what a checkpoint must have in common with the state it is restored into, and its step."""
-    labels = base.examples.labels[base.rows].numpy()
-    return {
-        "format": 1,
-        "method": name,
-        "options": options.to_json(),
-        "num_examples": len(base.rows),
-        "num_classes": base.examples.num_classes,
-        "num_steps": base.num_steps,
-        "labels_crc32": crc32(labels.tobytes()),
-        "step": base.step,
-    }
-
-
-def check_origin(values: Mapping[str, JSON], wanted: Mapping[str, JSON]) -> None:
-    """Refuse a checkpoint of another method, other options or other data; its step may differ.
-
-    Raises:
-        CheckpointError: naming the first value that differs.
-
-    Example:
-        >>> check_origin({"method": "sama", "step": 5}, {"method": "sama", "step": 0})
-    """
-    check_header(values, {name: value for name, value in wanted.items() if name != "step"})

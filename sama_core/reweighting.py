@@ -5,9 +5,11 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
+from sama_core.checkpoint import check_header
 from sama_core.decisions import Decisions, decide_from_training
-from sama_core.method import AbstractMethod, check_finished, check_origin, describe_origin
+from sama_core.method import AbstractMethod, check_finished
 from sama_core.options import CurationOptions
+from sama_core.origin import describe_origin
 from sama_core.solve import BilevelSolver, BilevelState
 from sama_core.types import JSON, AbstractExamples, StepReport
 
@@ -51,21 +53,24 @@ class ReweightingMethod(AbstractMethod[BilevelState]):
             "num_base_steps": state.base.step,
             "num_meta_steps": state.num_meta_steps,
             "meta_batches": "other training rows" if state.meta is None else "meta set",
-            "averaged_checkpoints": len(state.snapshots_KN),
+            "averaged_checkpoints": len(state.checkpoints),
         }
         return decide_from_training(
             self.name,
             state.base.examples.labels,
             state.probabilities.average(),
-            state.snapshots_KN,
+            state.checkpoints,
             facts,
         )
 
     def export(self, state: BilevelState) -> tuple[dict[str, Tensor], dict[str, JSON]]:
         """Return the whole bilevel state."""
-        return self._solver.export(state), describe_origin(self.name, self.options, state.base)
+        return self._solver.export(state), self._describe(state)
 
     def restore(self, state: BilevelState, tensors: Mapping[str, Tensor], values: Mapping[str, JSON]) -> None:
         """Put an exported state back."""
-        check_origin(values, describe_origin(self.name, self.options, state.base))
+        check_header(values, self._describe(state))
         self._solver.restore(state, tensors)
+
+    def _describe(self, state: BilevelState) -> dict[str, JSON]:
+        return describe_origin(self.name, self.options, state.base.examples, state.base.num_steps)

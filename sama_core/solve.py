@@ -52,7 +52,7 @@ class BilevelState:
     meta_plan: AbstractMetaPlan
     features: FeatureMemory
     probabilities: RunningProbabilities
-    snapshots_KN: Tensor
+    checkpoints: Tensor
     num_meta_steps: int = 0
 
 
@@ -101,7 +101,7 @@ class BilevelSolver:
             meta_plan=self._plan_meta(base, meta),
             features=FeatureMemory(num_examples, device),
             probabilities=RunningProbabilities(num_examples, train.num_classes, device),
-            snapshots_KN=torch.full((options.averaged_checkpoints, num_examples), torch.nan, device=device),
+            checkpoints=torch.full((options.averaged_checkpoints, num_examples), torch.nan, device=device),
         )
 
     def _build_learned(self, num_examples: int, base: BaseLevel) -> AbstractLearned:
@@ -135,16 +135,9 @@ class BilevelSolver:
                 done = BaseStep(snapshot, batch, features_BF)
                 estimate = self._improve(state, done)
             self._take_checkpoint(state)
-        return StepReport(
-            step=base.step,
-            num_steps=base.num_steps,
-            base_loss=loss.detach(),
-            meta_loss=estimate.meta_loss if estimate else None,
-            hypergradient_norm=norm_vector(estimate.hypergradient) if estimate else None,
-            effective_sample_size=weights_B.sum().square() / weights_B.square().sum().clamp_min(1e-12),
-            status=base.status,
-            num_examples=len(batch.labels),
-        )
+        if estimate is None:
+            return base.report(loss, weights_B)
+        return base.report(loss, weights_B, estimate.meta_loss, norm_vector(estimate.hypergradient))
 
     def _weigh(self, state: BilevelState, batch: Batch, *, shared_kernels: bool) -> tuple[Tensor, Tensor, Tensor]:
         """Return features (B, F), weights (B,) without a graph, and losses (B,) with one."""
@@ -177,11 +170,11 @@ class BilevelSolver:
     @torch.no_grad()
     def _take_checkpoint(self, state: BilevelState) -> None:
         """Keep the weights of all rows at regular points of the last half of training, the last step included."""
-        num_slots, num_steps = len(state.snapshots_KN), state.base.num_steps
+        num_slots, num_steps = len(state.checkpoints), state.base.num_steps
         spacing = max(1, num_steps // (2 * num_slots))
         slot, rest = divmod(num_steps - state.base.step, spacing)
         if rest == 0 and slot < num_slots:
-            state.snapshots_KN[num_slots - 1 - slot] = weigh_all(state)
+            state.checkpoints[num_slots - 1 - slot] = weigh_all(state)
 
     def export(self, state: BilevelState) -> dict[str, Tensor]:
         """Return the whole state as copies, by flat name."""
@@ -218,7 +211,7 @@ class BilevelSolver:
             "learned": state.problem.learned.state_dict(),
             "features": state.features.export(),
             "probabilities": state.probabilities.export(),
-            "checkpoints": {"weights": state.snapshots_KN},
+            "checkpoints": {"weights": state.checkpoints},
         }
 
 

@@ -20,7 +20,7 @@ def clone_vector(vector: Sequence[Tensor]) -> Vector:
         >>> clone_vector([torch.ones(2, requires_grad=True)])
         [tensor([1., 1.])]
     """
-    return torch._foreach_clone([tensor.detach() for tensor in vector])
+    return list(torch._foreach_clone([tensor.detach() for tensor in vector]))
 
 
 def norm_vector(vector: Sequence[Tensor]) -> Tensor:
@@ -32,7 +32,8 @@ def norm_vector(vector: Sequence[Tensor]) -> Tensor:
     """
     if not vector:
         return torch.zeros(())
-    return torch.linalg.vector_norm(torch.stack(torch._foreach_norm(list(vector))))
+    norm: Tensor = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(list(vector))))
+    return norm
 
 
 def clone_buffers(network: nn.Module) -> dict[str, Tensor]:

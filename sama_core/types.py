@@ -19,7 +19,7 @@ Inputs: TypeAlias = Tensor | tuple[Tensor, ...] | dict[str, Tensor]
 
 TensorFunction: TypeAlias = Callable[[Tensor], Tensor]
 
-JSON: TypeAlias = None | bool | int | float | str | list["JSON"] | dict[str, "JSON"]
+JSON: TypeAlias = bool | int | float | str | list["JSON"] | dict[str, "JSON"] | None
 
 
 class AbstractExamples(ABC):
@@ -38,7 +38,7 @@ class AbstractExamples(ABC):
 
     @abstractmethod
     def fetch(self, rows: Tensor) -> Inputs:
-        """Return the inputs of ``rows`` (int64, shape (B,), CPU), in that order. Must be a pure function of ``rows``."""
+        """Return the inputs of ``rows`` (int64, shape (B,), CPU), in that order; a pure function of ``rows``."""
 
 
 class TensorExamples(AbstractExamples):
@@ -175,7 +175,8 @@ def check_examples(examples: AbstractExamples, name: str) -> None:
         raise ExamplesError(f"{name}: 0 examples; wanted at least 1")
     if labels.dtype != torch.int64 or labels.shape != (len(examples),):
         raise ExamplesError(
-            f"{name}.labels: dtype {labels.dtype}, shape {tuple(labels.shape)}; wanted int64 of shape ({len(examples)},)"
+            f"{name}.labels: dtype {labels.dtype}, shape {tuple(labels.shape)}; "
+            f"wanted int64 of shape ({len(examples)},)"
         )
     if examples.num_classes < 2:
         raise ExamplesError(f"{name}.num_classes: {examples.num_classes}; wanted at least 2 classes")

@@ -6,7 +6,10 @@ mask and with copies of its buffers, and leave the network untouched.
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, nullcontext, AbstractContextManager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from functools import cache
+
+import warnings
 
 import torch
 from torch import Tensor
@@ -31,6 +34,7 @@ class AbstractRoute(ABC):
         self,
         problem: BilevelProblem,
         batch: Batch,
+        *,
         params: Mapping[str, Tensor],
         buffers: Mapping[str, Tensor],
         direction: dict[str, Tensor],
@@ -56,6 +60,9 @@ class ForwardModeRoute(AbstractRoute):
 
     name = "forward-mode"
 
+    def __init__(self) -> None:
+        _load_decompositions()
+
     @contextmanager
     def attention(self) -> Iterator[None]:
         """Ask for attention kernels that have a forward derivative."""
@@ -67,6 +74,7 @@ class ForwardModeRoute(AbstractRoute):
         self,
         problem: BilevelProblem,
         batch: Batch,
+        *,
         params: Mapping[str, Tensor],
         buffers: Mapping[str, Tensor],
         direction: dict[str, Tensor],
@@ -74,9 +82,12 @@ class ForwardModeRoute(AbstractRoute):
     ) -> Tensor:
         """Return s (B,), exact."""
         with forward_ad.dual_level(), self.attention():
-            duals = {name: forward_ad.make_dual(params[name], v) for name, v in direction.items()}
+            duals = {
+                name: forward_ad.make_dual(params[name], v)  # type: ignore[no-untyped-call]
+                for name, v in direction.items()
+            }
             losses_B = problem.evaluate(duals, _clone(buffers), batch)
-            tangent_B = forward_ad.unpack_dual(losses_B).tangent
+            tangent_B: Tensor | None = forward_ad.unpack_dual(losses_B).tangent  # type: ignore[no-untyped-call]
             return torch.zeros_like(losses_B) if tangent_B is None else tangent_B
 
 
@@ -102,6 +113,7 @@ class FiniteDifferenceRoute(AbstractRoute):
         self,
         problem: BilevelProblem,
         batch: Batch,
+        *,
         params: Mapping[str, Tensor],
         buffers: Mapping[str, Tensor],
         direction: dict[str, Tensor],
@@ -124,11 +136,20 @@ class FiniteDifferenceRoute(AbstractRoute):
 
     def _choose_epsilon(self, vectors: list[Tensor], origins: list[Tensor]) -> Tensor:
         info = torch.finfo(vectors[0].dtype)
-        length = self.scale
         norm = norm_vector(vectors).clamp_min(info.tiny)
-        if length is not None:
-            return length / norm
-        return info.eps ** (1.0 / 3.0) * norm_vector(origins).clamp_min(info.eps) / norm
+        if self.scale is not None:
+            length = torch.full_like(norm, self.scale)
+        else:
+            length = norm_vector(origins).clamp_min(info.eps) * info.eps ** (1.0 / 3.0)
+        return length / norm
+
+
+@cache
+def _load_decompositions() -> None:
+    """Load the derivatives that PyTorch would load at the first forward-mode pass, past its own deprecation notice."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        import torch._decomp.decompositions_for_jvp  # noqa: F401
 
 
 def _clone(buffers: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -155,7 +176,8 @@ def choose_route(name: str, scale: float | None, problem: BilevelProblem, batch:
     direction = {key: torch.zeros_like(p) for key, p in params.items()}
     route = ForwardModeRoute()
     try:
-        route.differentiate(problem, batch, params, clone_buffers(problem.network), direction, {})
+        buffers = clone_buffers(problem.network)
+        route.differentiate(problem, batch, params=params, buffers=buffers, direction=direction, gradients={})
     except (NotImplementedError, RuntimeError) as error:
         refusal = str(error).splitlines()[0][:160]
         return FiniteDifferenceRoute(scale), f"finite-difference: no forward derivative here ({refusal})"

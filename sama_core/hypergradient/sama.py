@@ -57,10 +57,10 @@ class SamaHypergradient(AbstractHypergradient):
         derivatives_B = self.route.differentiate(
             problem,
             base.batch,
-            _name(problem, views, [p for view in views for p in view.params_before]),
-            base.snapshot.buffers,
-            _name(problem, views, direction),
-            _name(problem, views, [g for view in views for g in view.gradients]),
+            params=_name(problem, views, [p for view in views for p in view.params_before]),
+            buffers=base.snapshot.buffers,
+            direction=_name(problem, views, direction),
+            gradients=_name(problem, views, [g for view in views for g in view.gradients]),
         )
         with torch.enable_grad():
             weights_B = problem.weigh(base.batch, base.features)

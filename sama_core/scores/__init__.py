@@ -1,0 +1,1 @@
+"""Baseline scores behind the same contract as the learned methods, one a file."""
