@@ -24,7 +24,7 @@ class MovingAverage:
         >>> with torch.no_grad():
         ...     _ = live.weight.add_(1.0)
         >>> average.update(live)
-        >>> round(float(live.weight - average.network.weight), 3)
+        >>> round((live.weight - average.network.weight).item(), 3)
         0.1
     """
 

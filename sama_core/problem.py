@@ -12,7 +12,7 @@ from torch.func import functional_call
 from torch.nn.functional import cross_entropy
 
 from sama_core.errors import NetworkError
-from sama_core.meta.contract import AbstractLearned
+from sama_core.learned import AbstractLearned
 from sama_core.randomness import seed_device
 from sama_core.tensors import move_inputs
 from sama_core.types import AbstractExamples, Inputs

@@ -25,7 +25,7 @@ from sama_core.features import FEATURE_NAMES, FeatureMemory, compute_features
 from sama_core.hypergradient.contract import AbstractHypergradient, BaseStep, HypergradientEstimate
 from sama_core.hypergradient.directional import AbstractRoute, choose_route
 from sama_core.hypergradient.sama import SamaHypergradient
-from sama_core.meta.contract import AbstractLearned
+from sama_core.learned import AbstractLearned
 from sama_core.meta.example_logits import ExampleLogits
 from sama_core.meta.weight_network import WeightNetwork
 from sama_core.moving_average import MovingAverage

@@ -4,12 +4,11 @@ Both routes evaluate the network on the base batch at the parameters before the 
 mask and with copies of its buffers, and leave the network untouched.
 """
 
+import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import cache
-
-import warnings
 
 import torch
 from torch import Tensor

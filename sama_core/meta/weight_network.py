@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from sama_core.meta.contract import AbstractLearned
+from sama_core.learned import AbstractLearned
 
 
 class WeightNetwork(AbstractLearned):
