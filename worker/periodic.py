@@ -10,15 +10,21 @@ from worker.outages import BROKER_OUTAGES, DATABASE_OUTAGES, describe_outage
 
 _log = get_logger(__name__)
 _MAX_BACKOFF_SECONDS = 10.0
-_JOIN_SECONDS = 5.0
+_JOIN_SECONDS = 5.0  # long enough for any statement that is not itself waiting for a lock
 
 
 class PeriodicThread:
-    """Calls `action` every `seconds` until stopped, at once when woken, and less often while a server is away."""
+    """Calls `action` every `seconds` until stopped, at once when woken, and less often while a server is away.
 
-    def __init__(self, name: str, seconds: float, action: Callable[[], object]) -> None:
+    Leaving its context stops it and waits up to `join_seconds` (None: as long as it takes) for the call under way.
+    """
+
+    def __init__(
+        self, name: str, seconds: float, action: Callable[[], object], *, join_seconds: float | None = _JOIN_SECONDS
+    ) -> None:
         self._seconds = seconds
         self._action = action
+        self._join_seconds = join_seconds
         self._stopped = False
         self._wake = threading.Event()
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
@@ -31,7 +37,7 @@ class PeriodicThread:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.stop()
-        self._thread.join(_JOIN_SECONDS)
+        self._thread.join(self._join_seconds)
 
     def wake(self) -> None:
         """Call the action now, or once more if it is under way."""
@@ -46,7 +52,7 @@ class PeriodicThread:
         pause = self._seconds
         while not self._stopped:
             self._wake.clear()
-            pause = self._seconds if self._act() else min(max(pause, 0.1) * 2, self._longest_pause)
+            pause = self._seconds if self._act() else min(pause * 2, self._longest_pause)
             if not self._stopped:
                 self._wake.wait(pause)
 
