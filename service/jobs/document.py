@@ -149,18 +149,10 @@ def anchor_uris(data: dict[str, Any], folder: PurePath) -> None:
     """Make the relative local paths of a raw document start at `folder`, where the document itself lies."""
     for section in ("dataset", "meta", "test"):
         fields = data.get(section)
-        if (
-            isinstance(fields, dict)
-            and isinstance(fields.get("uri"), str)
-            and not SCHEME.match(fields["uri"])
-        ):
+        if isinstance(fields, dict) and isinstance(fields.get("uri"), str) and not SCHEME.match(fields["uri"]):
             fields["uri"] = str(folder / fields["uri"])
     model = data.get("model")
-    if (
-        isinstance(model, dict)
-        and isinstance(model.get("name"), str)
-        and model["name"].startswith(("hf:./", "hf:../"))
-    ):
+    if isinstance(model, dict) and isinstance(model.get("name"), str) and model["name"].startswith(("hf:./", "hf:../")):
         model["name"] = f"hf:{folder / model['name'].removeprefix('hf:')}"
 
 

@@ -79,9 +79,7 @@ def _describe_wanted(kind: str, context: Mapping[str, Any], path: str, section: 
     if path.endswith("split.value"):
         return "text, a whole number, or true or false"
     if kind in _BOUNDS:
-        return (
-            _describe_range(path, section) or f"{_BOUNDS[kind][1]} {_show_bound(context[_BOUNDS[kind][0]])}"
-        )
+        return _describe_range(path, section) or f"{_BOUNDS[kind][1]} {_show_bound(context[_BOUNDS[kind][0]])}"
     if kind == "literal_error":
         return str(context["expected"]).replace("True", "true")
     if kind in {"string_too_short", "too_short"}:
@@ -99,9 +97,7 @@ def _describe_range(path: str, section: type[BaseModel]) -> str | None:
     pending = [] if field is None else [*field.metadata, field.annotation]
     while pending:
         item = pending.pop()
-        bounds.update(
-            {bound: getattr(item, bound) for bound in ("gt", "ge", "lt", "le") if hasattr(item, bound)}
-        )
+        bounds.update({bound: getattr(item, bound) for bound in ("gt", "ge", "lt", "le") if hasattr(item, bound)})
         pending.extend(get_args(item))
         pending.extend(getattr(item, "metadata", ()))
     words = [f"{word} {_show_bound(bounds[bound])}" for bound, word in _BOUNDS.values() if bound in bounds]

@@ -42,9 +42,7 @@ def show(value: object) -> str:
     elif isinstance(value, bool):
         shown = "true" if value else "false"
     elif isinstance(value, str):
-        shown = repr(
-            value if len(value) <= NUM_SHOWN_CHARACTERS else value[: NUM_SHOWN_CHARACTERS - 3] + "..."
-        )
+        shown = repr(value if len(value) <= NUM_SHOWN_CHARACTERS else value[: NUM_SHOWN_CHARACTERS - 3] + "...")
     elif isinstance(value, int | float):
         shown = str(value)[:NUM_SHOWN_CHARACTERS]
     elif isinstance(value, Mapping):
@@ -67,9 +65,7 @@ def find_nearest(name: str, valid: Iterable[str]) -> str | None:
     return spelled[close[0]] if close else None
 
 
-def refuse(
-    param: str, seen: object, wanted: str, why: str | None = None, nearest: str | None = None
-) -> Problem:
+def refuse(param: str, seen: object, wanted: str, why: str | None = None, nearest: str | None = None) -> Problem:
     """Build the problem of one field; the sentence is made from its parts unless `why` says more."""
     sentence = why or f"{param} is {show(seen)}; wanted {wanted}."
     if nearest is not None:

@@ -85,9 +85,7 @@ def _check_inputs(draft: Draft) -> Iterator[Problem]:
 
 def _check_columns(draft: Draft) -> Iterator[Problem]:
     features = draft.find("dataset.features")
-    columns = (
-        [name for name in features if isinstance(name, str)] if isinstance(features, list | tuple) else []
-    )
+    columns = [name for name in features if isinstance(name, str)] if isinstance(features, list | tuple) else []
     yield from _check_feature_list(columns)
     answers = {draft.find_text(f"{section}.label") for section in ("dataset", "meta", "test")} - {None}
     for name in columns:
@@ -109,9 +107,7 @@ def _check_columns(draft: Draft) -> Iterator[Problem]:
 def _check_feature_list(columns: list[str]) -> Iterator[Problem]:
     if ALL_OTHER_COLUMNS in columns and len(columns) > 1:
         wanted = '"*" alone, or names alone'
-        yield refuse(
-            "dataset.features", columns, wanted, f'dataset.features mixes "*" with names; wanted {wanted}.'
-        )
+        yield refuse("dataset.features", columns, wanted, f'dataset.features mixes "*" with names; wanted {wanted}.')
     repeated = sorted({name for name in columns if columns.count(name) > 1})
     if repeated:
         wanted = "each column once"
@@ -137,9 +133,7 @@ def _check_uri(param: str, uri: str) -> Iterator[Problem]:
         yield refuse(param, uri, wanted, why)
     elif scheme != "file":
         nearest = "file://" if find_nearest(scheme, ("file",)) else None
-        yield refuse(
-            param, uri, wanted, f"{param} has the unknown scheme {scheme}://; available: {wanted}.", nearest
-        )
+        yield refuse(param, uri, wanted, f"{param} has the unknown scheme {scheme}://; available: {wanted}.", nearest)
     elif match and urlsplit(uri).netloc not in {"", "localhost"}:
         wanted = "file:///absolute/path"
         yield refuse(param, uri, wanted, f"{param} names another machine; wanted {wanted}.")
@@ -193,9 +187,7 @@ def _check_splits(draft: Draft) -> Iterator[Problem]:
         uri = draft.find_text(f"{second}.uri")
         if uri is not None and uri == draft.find_text(f"{first}.uri"):
             wanted = f"another file, or rows named by {second}.split"
-            yield refuse(
-                f"{second}.uri", uri, wanted, f"{second}.uri is the file of {first}.uri; wanted {wanted}."
-            )
+            yield refuse(f"{second}.uri", uri, wanted, f"{second}.uri is the file of {first}.uri; wanted {wanted}.")
 
 
 def _check_model(draft: Draft) -> Iterator[Problem]:
@@ -215,9 +207,7 @@ def _check_model(draft: Draft) -> Iterator[Problem]:
         reads = list_names(f"dataset.{field}" for field in MODEL_INPUTS[kind])
         fitting = [model for model, inputs in MODEL_INPUTS.items() if given[0] in inputs and model != "hf"]
         wanted = f"{list_names(['auto', *fitting])} for dataset.{given[0]}"
-        why = (
-            f"model.name {name!r} reads {reads}, but the document gives dataset.{given[0]}; wanted {wanted}."
-        )
+        why = f"model.name {name!r} reads {reads}, but the document gives dataset.{given[0]}; wanted {wanted}."
         yield refuse("model.name", name, wanted, why)
 
 
@@ -228,9 +218,7 @@ def _check_method(draft: Draft) -> Iterator[Problem]:
     for field in META_LEARNING_FIELDS:
         value = draft.find(f"method.{field}")
         if value is not None and value != MethodSpec.model_fields[field].default:
-            why = (
-                f"method.{field} has no effect with the baseline {method!r}; leave it out or use method sama."
-            )
+            why = f"method.{field} has no effect with the baseline {method!r}; leave it out or use method sama."
             yield refuse(f"method.{field}", value, f"no method.{field} beside {method!r}", why)
 
 
@@ -238,9 +226,7 @@ def _check_training(draft: Draft) -> Iterator[Problem]:
     optimizer = draft.find_text("training.optimizer") or "adamw"
     if draft.has("training.momentum") and optimizer in {"adam", "adamw"}:
         why = f"training.momentum has no effect with the optimizer {optimizer!r}; leave it out or use sgd."
-        yield refuse(
-            "training.momentum", draft.find("training.momentum"), "no momentum, or optimizer: sgd", why
-        )
+        yield refuse("training.momentum", draft.find("training.momentum"), "no momentum, or optimizer: sgd", why)
 
 
 def _check_evaluation(draft: Draft) -> Iterator[Problem]:

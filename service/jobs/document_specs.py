@@ -21,9 +21,7 @@ BASELINES = ("random", "loss", "aum")
 class AbstractSpec(BaseModel):
     """A section of the document: unknown fields refused, nothing converted silently, never edited."""
 
-    model_config = ConfigDict(
-        extra="forbid", frozen=True, strict=True, allow_inf_nan=False, serialize_by_alias=True
-    )
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False, serialize_by_alias=True)
 
 
 class SplitSpec(AbstractSpec):
@@ -88,7 +86,7 @@ class MethodSpec(AbstractSpec):
     meta_lr: Annotated[float, Field(gt=0, le=100)] | None = None
     meta_batch_size: Annotated[int, Field(ge=1, le=65536)] | None = None
     warmup_steps: Annotated[int, Field(ge=0, le=1_000_000)] = 10
-    perturbation_scale: Annotated[float, Field(gt=0, le=10)] = 0.01
+    perturbation_scale: Annotated[float, Field(gt=0, le=10)] | None = None
     route: Literal["auto", "forward-mode", "finite-difference"] = "auto"
     ema_decay: Annotated[float, Field(ge=0, lt=1)] | None = None
     averaged_checkpoints: Annotated[int, Field(ge=1, le=100)] = 5

@@ -21,9 +21,7 @@ class _DocumentLoader(yaml.SafeLoader):
         """Compose one node; refuses aliases, which could make a small text expand without end."""
         if self.check_event(yaml.events.AliasEvent):
             event = self.peek_event()  # type: ignore[no-untyped-call]
-            raise yaml.constructor.ConstructorError(
-                None, None, "aliases (*name) are not allowed", event.start_mark
-            )
+            raise yaml.constructor.ConstructorError(None, None, "aliases (*name) are not allowed", event.start_mark)
         return super().compose_node(parent, index)
 
     def construct_fields(self, node: Any) -> dict[str, Any]:
@@ -31,9 +29,7 @@ class _DocumentLoader(yaml.SafeLoader):
         seen: set[str] = set()
         for key_node, _ in node.value:
             if not isinstance(key_node, yaml.ScalarNode):
-                raise yaml.constructor.ConstructorError(
-                    None, None, "a field name must be text", key_node.start_mark
-                )
+                raise yaml.constructor.ConstructorError(None, None, "a field name must be text", key_node.start_mark)
             if key_node.value in seen:
                 problem = f"the field {key_node.value!r} stands twice"
                 raise yaml.constructor.ConstructorError(None, None, problem, key_node.start_mark)
@@ -78,10 +74,7 @@ def read_document(text: str | bytes) -> object:
         source = text.decode("utf-8-sig") if isinstance(text, bytes) else text
     except UnicodeDecodeError as exc:
         raise _malformed(f"The document is not UTF-8 text: byte {exc.start + 1} cannot be read.") from exc
-    if source.lstrip().startswith(("{", "[")):
-        data = _guard(_read_json_or_yaml, source)
-    else:
-        data = _guard(_read_yaml, source)
+    data = _guard(_read_json_or_yaml, source) if source.lstrip().startswith(("{", "[")) else _guard(_read_yaml, source)
     _check_depth(data, 0)
     return data
 

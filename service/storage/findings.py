@@ -6,6 +6,7 @@ from service.errors import Problem, ServiceError
 from service.storage.faults import DataError
 
 NUM_ROWS_NAMED = 5
+NUM_PROBLEMS_TOLD = 3
 
 
 @dataclass
@@ -25,6 +26,7 @@ class Findings:
         self.notes: list[str] = []
         self._problems: list[Problem] = []
         self._row_faults: dict[tuple[str, str], _RowFaults] = {}
+        self._code = "invalid_data"
 
     @property
     def is_clean(self) -> bool:
@@ -38,10 +40,12 @@ class Findings:
             Problem(param=param, seen=seen, wanted=wanted, message=message + suggestion, nearest=nearest)
         )
 
-    def refuse_error(self, error: ServiceError, param: str) -> None:
-        """Add the problem that an error tells of."""
+    def refuse_error(self, error: ServiceError, param: str, seen: str) -> None:
+        """Add the problem that an error tells of; its code becomes that of the whole where it is the first."""
+        if self.is_clean:
+            self._code = error.code
         message = error.message if error.hint is None else f"{error.message} {error.hint}"
-        self._problems.append(Problem(error.param or param, error.code, "a file that can be read", message))
+        self._problems.append(Problem(error.param or param, seen, "a file that can be read", message))
 
     def refuse_row(self, param: str, where: str, row: int, *, reason: str, wanted: str, count: int = 1) -> None:
         """Add `count` rows at fault, of which `row` is the first; `where` names the column and the file."""
@@ -58,14 +62,15 @@ class Findings:
         """Raise what was found, if anything.
 
         Raises:
-            DataError: `invalid_data`, with every problem.
+            DataError: `invalid_data`, or the code of the file that could not be opened; with every problem.
         """
         problems = self.list_problems()
         if problems:
-            more = f" ({len(problems) - 1} more)" if len(problems) > 1 else ""
+            rest = len(problems) - NUM_PROBLEMS_TOLD
+            told = [problem.message for problem in problems[:NUM_PROBLEMS_TOLD]]
+            message = " ".join(told) + (f" ({rest} more)" if rest > 0 else "")
             row = next((fault.rows[0] for fault in self._row_faults.values()), None)
-            message = problems[0].message + more
-            raise DataError("invalid_data", message, param=problems[0].param, row=row, problems=problems)
+            raise DataError(self._code, message, param=problems[0].param, row=row, problems=problems)
 
 
 def _tell(fault: _RowFaults) -> Problem:

@@ -55,7 +55,7 @@ def open_sources(document: JobDocument, limits: DataLimits, findings: Findings) 
             path = resolve_path(uri, limits.data_roots, param=params[role])
             opened[uri] = open_table(path, max_bytes=limits.max_dataset_bytes, param=params[role])
         except ServiceError as exc:
-            findings.refuse_error(exc, params[role])
+            findings.refuse_error(exc, params[role], repr(uri))
     if uris["train"] not in opened:
         return None
     tables = {role: opened[uri] for role, uri in uris.items() if uri in opened}

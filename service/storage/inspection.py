@@ -1,0 +1,242 @@
+"""Inspection: open the data of a document, look at every row, and say everything at once."""
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from service.datasets.schemas import (
+    ClassReport,
+    ColumnReport,
+    DuplicateReport,
+    EstimateReport,
+    FileReport,
+    InspectionReport,
+    RoleReport,
+)
+from service.errors import ServiceError
+from service.jobs.document import JobDocument, document_digest
+from service.storage.digests import find_repeats, find_shared
+from service.storage.estimates import estimate_job
+from service.storage.findings import Findings
+from service.storage.inputs import DataLimits
+from service.storage.label_checks import count_classes
+from service.storage.roles import DatasetScan, scan_dataset
+from service.storage.roots import resolve_folder, resolve_path
+from service.storage.scanning import OnRows, RoleScan, ScanOptions, find_columns
+from service.storage.sources import RoleName, list_uris
+
+_ROLE_WORDS = {"train": "curated rows", "meta": "meta set", "test": "test rows"}
+
+
+def inspect_dataset(document: JobDocument, limits: DataLimits, *, on_rows: OnRows | None = None) -> InspectionReport:
+    """Read every row the document names and report on it; what is wrong is in `problems`, nothing is raised.
+
+    `on_rows` hears how many rows were read, batch by batch.
+    """
+    findings = Findings()
+    _check_model_folder(document, limits, findings)
+    scan = scan_dataset(document, ScanOptions(limits, on_rows=on_rows), findings)
+    parts: dict[str, object] = {}
+    if scan is not None:
+        _check_ids(document, scan, findings)
+        duplicates = tuple(_list_duplicates(scan))
+        findings.notes += [*_note_inputs(scan), *_note_duplicates(scan, duplicates)]
+        parts = {
+            "features": scan.features,
+            "files": tuple(_report_files(document, scan)),
+            "roles": tuple(_report_roles(scan)),
+            "classes": tuple(_report_classes(scan)),
+            "duplicates": duplicates,
+            "estimate": _estimate(document, scan),
+        }
+    return InspectionReport.model_validate({
+        "document_digest": document_digest(document),
+        "kind": document.dataset.kind,
+        "notes": tuple(findings.notes),
+        "problems": tuple(findings.list_problems()),
+        **parts,
+    })  # fmt: skip
+
+
+def find_file_problems(document: JobDocument, limits: DataLimits, findings: Findings) -> None:
+    """Find the files and folders of a document that are missing or not allowed, without reading any of them."""
+    params = {"train": "dataset.uri", "meta": "meta.uri", "test": "test.uri"}
+    for uri, role in {uri: role for role, uri in reversed(list_uris(document).items())}.items():
+        try:
+            resolve_path(uri, limits.data_roots, param=params[role])
+        except ServiceError as exc:
+            findings.refuse_error(exc, params[role], repr(uri))
+    _check_model_folder(document, limits, findings)
+
+
+def _check_model_folder(document: JobDocument, limits: DataLimits, findings: Findings) -> None:
+    name = document.model.name
+    if not name.startswith("hf:"):
+        return
+    try:
+        folder = resolve_folder(name.removeprefix("hf:"), limits.data_roots, param="model.name")
+    except ServiceError as exc:
+        findings.refuse_error(exc, "model.name", repr(name))
+        return
+    if not (folder / "config.json").is_file():
+        wanted = "a folder with a config.json, as transformers writes it"
+        findings.refuse(
+            "model.name", repr(name), wanted, f"model.name is {name!r}, which holds no model; wanted {wanted}."
+        )
+
+
+def _check_ids(document: JobDocument, scan: DatasetScan, findings: Findings) -> None:
+    train = scan.roles["train"]
+    if document.dataset.id is None:
+        return
+    repeats = find_repeats(train.id_keys)
+    if repeats.count:
+        pairs = [f"rows {train.rows[first]} and {train.rows[second]}" for first, second in repeats.pairs]
+        rest = repeats.count - len(pairs)
+        seen = "; ".join(pairs) + (f"; {rest} more" if rest else "")
+        wanted = "an id of its own for every curated row"
+        where = f"ids repeat in {train.table.path.name}: {seen}"
+        message = f"dataset.id is {document.dataset.id!r}, where {where}; wanted {wanted}."
+        findings.refuse("dataset.id", seen, wanted, message)
+
+
+def _list_duplicates(scan: DatasetScan) -> Iterator[DuplicateReport]:
+    roles: list[RoleName] = [role for role in ("train", "meta", "test") if role in scan.roles]
+    for at, first in enumerate(roles):
+        for second in roles[at:]:
+            keys, others = scan.roles[first].keys, scan.roles[second].keys
+            found = find_repeats(keys) if first == second else find_shared(keys, others)
+            if found.count:
+                rows, other_rows = scan.roles[first].rows, scan.roles[second].rows
+                pairs = tuple((int(rows[a]), int(other_rows[b])) for a, b in found.pairs)
+                yield DuplicateReport(first=first, second=second, count=found.count, examples=pairs)
+
+
+def _note_duplicates(scan: DatasetScan, duplicates: tuple[DuplicateReport, ...]) -> Iterator[str]:
+    for duplicate in duplicates:
+        row, other = duplicate.examples[0]
+        if duplicate.first == duplicate.second:
+            yield (
+                f"{duplicate.count:,} of the {_ROLE_WORDS[duplicate.first]} repeat an earlier one exactly, "
+                f"such as rows {row} and {other}."
+            )
+        else:
+            yield (
+                f"Leakage: {duplicate.count:,} of the {_ROLE_WORDS[duplicate.second]} stand also among the "
+                f"{_ROLE_WORDS[duplicate.first]}, such as rows {other} and {row}."
+            )
+    train = scan.roles["train"]
+    num_torn = _count_conflicts(train, scan)
+    if num_torn:
+        yield f"{num_torn:,} curated rows repeat an earlier one with another given label."
+
+
+def _count_conflicts(train: RoleScan, scan: DatasetScan) -> int:
+    """Count the labelled rows whose inputs equal the row before them in sorted order but whose label differs."""
+    labelled = scan.codes["train"] >= 0
+    keys, codes = train.keys[labelled], scan.codes["train"][labelled]
+    order = np.argsort(keys, kind="stable")
+    same = keys[order][1:] == keys[order][:-1]
+    return int((same & (codes[order][1:] != codes[order][:-1])).sum())
+
+
+def _note_inputs(scan: DatasetScan) -> Iterator[str]:
+    train = scan.roles["train"]
+    num_rows = len(train.rows)
+    num_unlabelled = int((scan.codes["train"] < 0).sum())
+    if num_unlabelled:
+        yield f"{num_unlabelled:,} of {num_rows:,} curated rows are unlabelled: never trained on, reported as such."
+    if scan.trusted_rows is not None:
+        yield f"{len(scan.trusted_rows):,} curated rows are taken as trusted (meta.fraction) and stay curated."
+    if scan.sources.inputs.left_out:
+        names = ", ".join(scan.sources.inputs.left_out)
+        yield f"dataset.features '*' leaves out columns that hold neither numbers nor text: {names}."
+    for name, count in train.counts.missing.items():
+        if count and scan.sources.inputs.kind == "text":
+            yield f"{count:,} of {num_rows:,} curated rows have no text in {name!r}; they count as empty text."
+        elif count and name in scan.features:
+            how = "median and an indicator" if scan.features[name] == "numeric" else "a category of its own"
+            yield f"Column {name!r} has no value in {count:,} of {num_rows:,} curated rows; read as {how}."
+    if len(train.counts.image_sizes) > 1:
+        (width, height), count = train.counts.image_sizes.most_common(1)[0]
+        yield (
+            f"The images have {len(train.counts.image_sizes):,} different sizes; "
+            f"{width} x {height} is the commonest ({count:,} of {num_rows:,})."
+        )
+
+
+def _report_files(document: JobDocument, scan: DatasetScan) -> Iterator[FileReport]:
+    for uri in dict.fromkeys(scan.sources.uris.values()):
+        roles = [role for role, other in scan.sources.uris.items() if other == uri]
+        table = scan.sources.tables[roles[0]]
+        uses = _list_uses(document, scan, roles)
+        columns = tuple(
+            ColumnReport(name=field.name, type=str(field.type), used_as=tuple(uses.get(field.name, ())))
+            for field in table.schema
+        )
+        yield FileReport(
+            uri=uri,
+            roles=tuple(roles),
+            format=table.format,
+            num_rows=table.num_rows,
+            num_bytes=table.num_bytes,
+            columns=columns,
+        )
+
+
+def _list_uses(document: JobDocument, scan: DatasetScan, roles: list[RoleName]) -> dict[str, list[str]]:
+    uses: dict[str, list[str]] = {}
+    for name in scan.sources.inputs.names:
+        uses.setdefault(name, []).append(scan.sources.inputs.features.get(name, scan.sources.inputs.kind))
+    for role in roles:
+        columns = find_columns(document, role, scan.sources.tables[role].schema)
+        named = [(columns.label, f"label ({role})"), (columns.trusted, "label (meta)")]
+        if role == "train":
+            named += [(columns.id, "id"), (columns.source, "source")]
+        for column, use in named:
+            if column is not None:
+                uses.setdefault(column, []).append(use)
+    sections = (document.dataset, document.meta, document.test)
+    for column in {section.split.column for section in sections if section is not None and section.split is not None}:
+        uses.setdefault(column, []).append("split")
+    return uses
+
+
+def _report_roles(scan: DatasetScan) -> Iterator[RoleReport]:
+    for role, found in scan.roles.items():
+        num_labelled = int((scan.codes[role] >= 0).sum())
+        yield RoleReport(
+            role=role,
+            num_rows=len(found.rows),
+            num_labelled=num_labelled,
+            num_unlabelled=len(found.rows) - num_labelled,
+            num_input_bytes=found.counts.num_bytes,
+            num_missing={name: count for name, count in found.counts.missing.items() if count},
+            rows_digest=found.rows_digest,
+        )
+    if scan.trusted_rows is not None:
+        num_rows = len(scan.trusted_rows)
+        yield RoleReport(role="meta", num_rows=num_rows, num_labelled=num_rows, num_unlabelled=0)
+
+
+def _report_classes(scan: DatasetScan) -> Iterator[ClassReport]:
+    counts = {role: count_classes(codes, scan.label_map.num_classes) for role, codes in scan.codes.items()}
+    for code, label in enumerate(scan.label_map.values):
+        yield ClassReport(
+            label=label,
+            code=code,
+            num_train=counts["train"][code],
+            num_meta=counts["meta"][code] if "meta" in counts else None,
+            num_test=counts["test"][code] if "test" in counts else None,
+        )
+
+
+def _estimate(document: JobDocument, scan: DatasetScan) -> EstimateReport:
+    train = scan.roles["train"]
+    sizes = train.counts.image_sizes.most_common(1)
+    num_pixels = sizes[0][0][0] * sizes[0][0][1] if sizes else None
+    num_labelled = int((scan.codes["train"] >= 0).sum())
+    estimate = estimate_job(document, num_labelled, train.counts.num_bytes, num_pixels)
+    return EstimateReport(
+        model=estimate.model, seconds=estimate.seconds, memory_bytes=estimate.memory_bytes, basis=estimate.basis
+    )
