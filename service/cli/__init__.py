@@ -1,0 +1,1 @@
+"""The command line `sama`. Kept free of imports: `sama --help` must answer at once."""
