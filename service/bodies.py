@@ -46,7 +46,9 @@ async def read_document_text(request: Request) -> bytes:
 
 
 def _refuse_size(max_bytes: int) -> ServiceError:
-    return ServiceError("payload_too_large", f"The body is too large; wanted at most {max_bytes:,} bytes.", param="body")
+    return ServiceError(
+        "payload_too_large", f"The body is too large; wanted at most {max_bytes:,} bytes.", param="body"
+    )
 
 
 DocumentText = Annotated[bytes, Depends(read_document_text)]

@@ -24,21 +24,22 @@ def decode_cursor(cursor: str, types: Mapping[str, type | tuple[type, ...]]) -> 
         ServiceError: `invalid_cursor`; the text is no cursor, or one of another list.
     """
     if len(cursor) > MAX_CURSOR_CHARACTERS:
-        raise _refuse()
+        raise refuse_cursor()
     try:
         raw = base64.b64decode(cursor + "=" * (-len(cursor) % 4), altchars=b"-_", validate=True)
         fields = json.loads(raw)
     except (binascii.Error, ValueError, RecursionError) as exc:
-        raise _refuse() from exc
+        raise refuse_cursor() from exc
     if not isinstance(fields, dict) or set(fields) != set(types):
-        raise _refuse()
+        raise refuse_cursor()
     for name, kind in types.items():
         if not isinstance(fields[name], kind):
-            raise _refuse()
+            raise refuse_cursor()
     return fields
 
 
-def _refuse() -> ServiceError:
+def refuse_cursor() -> ServiceError:
+    """Return the error of a cursor that is not one of the list it was sent to."""
     return ServiceError(
         "invalid_cursor",
         "cursor is not one that this list gave; wanted the next_cursor of the page before.",

@@ -40,7 +40,7 @@ class RequestGuard:
         self._app = app
         self._metrics = metrics
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: D102 (ASGI's protocol)
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return

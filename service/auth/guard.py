@@ -30,7 +30,7 @@ class AccessGuard:
         self._access = access
         self._allowed_hosts = {host.lower() for host in allowed_hosts}
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: D102 (ASGI's protocol)
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return

@@ -21,9 +21,7 @@ class AccessRepository:
 
     def take_link(self, digest: str) -> bool:
         """Use a link up; False where it was used before, ran out or never was."""
-        statement = delete(LoginLinkTable).where(
-            LoginLinkTable.digest == digest, LoginLinkTable.expires_at >= db_now()
-        )
+        statement = delete(LoginLinkTable).where(LoginLinkTable.digest == digest, LoginLinkTable.expires_at >= db_now())
         return count_changed(self._session, statement) == 1
 
     def add_session(self, digest: str, key_digest: str, lifetime_seconds: float) -> None:

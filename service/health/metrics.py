@@ -20,9 +20,7 @@ class RequestMetrics:
 
     def __init__(self, registry: CollectorRegistry) -> None:
         labels = ("method", "route")
-        self._requests = Counter(
-            "sama_http_requests", "Requests answered.", (*labels, "status"), registry=registry
-        )
+        self._requests = Counter("sama_http_requests", "Requests answered.", (*labels, "status"), registry=registry)
         self._seconds = Histogram(
             "sama_http_request_seconds", "Time to answer a request, streams included.", labels, registry=registry
         )

@@ -92,11 +92,11 @@ def _check_columns(draft: Draft) -> Iterator[Problem]:
         if name in answers:
             why = f"dataset.features names {name!r}, which holds labels: the model would read the answer."
             yield refuse("dataset.features", name, "columns without labels", why)
-        for field in NO_FEATURES:
-            if name == draft.find_text(field):
-                wanted = "columns that describe the example"
-                why = f"dataset.features names {name!r}, which is {field}; wanted {wanted}."
-                yield refuse("dataset.features", name, wanted, why)
+        field = next((field for field in NO_FEATURES if name == draft.find_text(field)), None)
+        if field is not None:
+            wanted = "columns that describe the example"
+            why = f"dataset.features names {name!r}, which is {field}; wanted {wanted}."
+            yield refuse("dataset.features", name, wanted, why)
     for field in ("dataset.text", "dataset.image", "dataset.id"):
         column = draft.find_text(field)
         if column is not None and column in answers:

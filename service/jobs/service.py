@@ -1,12 +1,13 @@
 """What users may do with jobs. Every method is one transaction, committed before it returns."""
 
+import re
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from sqlalchemy.exc import IntegrityError
 
-from service.cursors import decode_cursor, encode_cursor
+from service.cursors import decode_cursor, encode_cursor, refuse_cursor
 from service.datasets.schemas import InspectionReport
 from service.datasets.service import check_files, inspect
 from service.db.engine import Database
@@ -22,6 +23,7 @@ from service.results.repository import ResultRepository
 from service.settings import Settings
 
 MAX_IDEMPOTENCY_KEY_CHARACTERS = 200
+JOB_ID = re.compile(r"[A-Za-z0-9_-]{1,40}")
 _EVENTS_AT_ONCE = 1000
 
 
@@ -88,7 +90,7 @@ class JobService:
         Raises:
             ServiceError: `invalid_cursor`.
         """
-        before_id = decode_cursor(cursor, {"before": str})["before"] if cursor is not None else None
+        before_id = _read_cursor(cursor)
         with self._database.read() as session:
             repository = JobRepository(session)
             jobs = repository.list(wanted, before_id=before_id, limit=limit + 1)
@@ -130,7 +132,7 @@ class JobService:
         self._exports.remove(orphans)
         shutil.rmtree(self._settings.data_dir / "checkpoints" / job_id, ignore_errors=True)
 
-    def list_events(self, job_id: str, *, after_id: int = 0) -> list[JobEvent]:
+    def list_events(self, job_id: str, *, after_id: int = 0) -> Sequence[JobEvent]:
         """Return all events after `after_id`, oldest first. Raises NotFoundError."""
         events: list[JobEvent] = []
         while True:
@@ -150,7 +152,7 @@ class JobService:
             events = repository.list_events(job_id, after_id=after_id, limit=_EVENTS_AT_ONCE)
             return job, [view_event(event) for event in events]
 
-    def list_metrics(self, job_id: str) -> list[MetricPoint]:
+    def list_metrics(self, job_id: str) -> Sequence[MetricPoint]:
         """Return the training curves. Raises NotFoundError."""
         with self._database.read() as session:
             repository = JobRepository(session)
@@ -195,17 +197,25 @@ class JobService:
 def _view(repository: JobRepository, jobs: Sequence[JobTable]) -> list[Job]:
     labels = repository.list_labels([job.id for job in jobs])
     return [
-        view_job(
-            job, labels[job.id], repository.count_ahead(job) + 1 if job.state == JobState.QUEUED else None
-        )
+        view_job(job, labels[job.id], repository.count_ahead(job) + 1 if job.state == JobState.QUEUED else None)
         for job in jobs
     ]
+
+
+def _read_cursor(cursor: str | None) -> str | None:
+    if cursor is None:
+        return None
+    before_id: str = decode_cursor(cursor, {"before": str})["before"]
+    if not JOB_ID.fullmatch(before_id):
+        raise refuse_cursor()
+    return before_id
 
 
 def _check_idempotency_key(key: str) -> None:
     if not key or len(key) > MAX_IDEMPOTENCY_KEY_CHARACTERS or not key.isascii() or not key.isprintable():
         raise ServiceError(
             "invalid_idempotency_key",
-            f"Idempotency-Key is {key[:50]!r}; wanted 1 to {MAX_IDEMPOTENCY_KEY_CHARACTERS} printable ASCII characters.",
+            f"Idempotency-Key is {key[:50]!r}; "
+            f"wanted 1 to {MAX_IDEMPOTENCY_KEY_CHARACTERS} printable ASCII characters.",
             param="Idempotency-Key",
         )

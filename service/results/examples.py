@@ -5,14 +5,16 @@ chunk only its own best rows are kept, then the best of what was kept so far. Th
 row), so pages neither repeat nor skip a row.
 """
 
-from collections.abc import Iterator
+import sys
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from service.cursors import decode_cursor, encode_cursor
+from service.cursors import decode_cursor, encode_cursor, refuse_cursor
 from service.errors import ServiceError
 from service.results.chunks import RowReader
 from service.results.rows import apply_num_kept
@@ -20,7 +22,8 @@ from service.results.schemas import Example, ExamplePage
 from service.results.values import list_values
 
 SORT_COLUMNS = ("row", "weight", "score", "noise_score", "rank")
-_CURSOR_TYPES = {"sort": str, "null": bool, "value": (int, float), "row": int}
+_MAX_ROW = 2**63 - 2
+_CURSOR_TYPES: Mapping[str, type | tuple[type, ...]] = {"sort": str, "null": bool, "value": (int, float), "row": int}
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,14 +115,14 @@ def _select(
         return None
     keys = keys.take(places)
     first = keys.first(query.limit + 1)
-    table = pa.Table.from_batches([batch]).take(pa.array(places[first]))
+    table = pa.Table.from_batches([batch]).take(places[first])
     return keys.take(first), table
 
 
 def _merge(best: tuple[_Keys, pa.Table], found: tuple[_Keys, pa.Table], limit: int) -> tuple[_Keys, pa.Table]:
     keys = best[0].append(found[0])
     first = keys.first(limit)
-    return keys.take(first), pa.concat_tables([best[1], found[1]]).take(pa.array(first))
+    return keys.take(first), pa.concat_tables([best[1], found[1]]).take(first)
 
 
 def _read_keys(batch: pa.RecordBatch, query: ExampleQuery) -> _Keys:
@@ -141,7 +144,7 @@ def _filter(batch: pa.RecordBatch, query: ExampleQuery, num_kept: int) -> npt.ND
     return wanted
 
 
-def _equals(column: pa.Array, text: str) -> npt.NDArray[np.bool_]:
+def _equals(column: pa.Array[Any], text: str) -> npt.NDArray[np.bool_]:
     if pa.types.is_integer(column.type):
         try:
             value = pa.scalar(int(text), column.type)
@@ -174,7 +177,10 @@ def _read_cursor(query: ExampleQuery) -> _Keys | None:
             param="cursor",
             hint="Keep the parameters the same on every page.",
         )
-    return _Keys(np.array([fields["null"]]), np.array([float(fields["value"])]), np.array([fields["row"]]))
+    value, row = fields["value"], fields["row"]
+    if not 0 <= row <= _MAX_ROW or not -sys.float_info.max <= value <= sys.float_info.max:
+        raise refuse_cursor()
+    return _Keys(np.array([fields["null"]]), np.array([float(value)]), np.array([row]))
 
 
 def _write_cursor(query: ExampleQuery, keys: _Keys, place: int) -> str:

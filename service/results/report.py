@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import pyarrow as pa
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from service import wording
@@ -47,7 +46,7 @@ def list_suspects(previews: Sequence[PreviewTable], reader: RowReader, num_kept:
     for batch in reader.batches():
         places = np.flatnonzero(np.isin(batch.column("row").to_numpy(), wanted))
         if len(places):
-            found = apply_num_kept(batch.take(pa.array(places)), num_kept)
+            found = apply_num_kept(batch.take(places), num_kept)
             columns = (found.column(name).to_pylist() for name in ("row", "keep", "reason"))
             decided |= {row: (keep, reason) for row, keep, reason in zip(*columns, strict=True)}
     return [Suspect(preview, *decided[preview.row]) for preview in previews]

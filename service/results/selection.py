@@ -1,7 +1,10 @@
 """The selection of a finished job at another keep fraction, without a re-run: keep is `rank < num_kept`."""
 
 from collections import Counter
+from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 
 from service.results.chunks import RowReader
@@ -38,7 +41,7 @@ def select_again(summary: Summary, reader: RowReader, num_kept: int) -> Summary:
     )
 
 
-def _count(counts: Counter[str], column: pa.Array, kept: object) -> None:
+def _count(counts: Counter[str], column: pa.Array[Any], kept: npt.NDArray[np.bool_]) -> None:
     for entry in column.filter(pa.array(kept, pa.bool_())).value_counts().to_pylist():
         counts[name_group(entry["values"])] += entry["counts"]
 
