@@ -1,0 +1,56 @@
+"""Section "storage": a million rows of results, written as chunks and exported, on SQLite."""
+
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+
+from benchmarks.tables import format_table
+from service.results.rows import CHUNK_ROWS, apply_num_kept, decode_chunk, encode_chunk, rows_schema
+
+NUM_ROWS = 1_000_000
+
+
+def make_batch(start: int, num_rows: int) -> pa.RecordBatch:
+    """Return plausible results of some rows: random numbers, digests, ten classes."""
+    rng = np.random.default_rng(start)
+    floats = {name: rng.random(num_rows, dtype=np.float32) for name in ("weight", "weight_std", "score", "noise_score")}
+    row = np.arange(start, start + num_rows)
+    columns = {
+        "row": row,
+        "id": row,
+        "content_sha256": [rng.bytes(32).hex() for _ in range(num_rows)],
+        "source": pa.nulls(num_rows, pa.string()),
+        "given_label": rng.integers(10, size=num_rows),
+        "rank": row,
+        "suggested_label": rng.integers(10, size=num_rows),
+        "label_confidence": rng.random(num_rows, dtype=np.float32),
+        "keep": np.zeros(num_rows, dtype=bool),
+        "reason": [""] * num_rows,
+        **floats,
+    }
+    schema = rows_schema(pa.int64(), pa.int64())
+    return pa.RecordBatch.from_pydict({name: columns[name] for name in schema.names}, schema=schema)
+
+
+def run() -> str:
+    """Measure encoding, decoding and deciding, and return the table."""
+    batches = [make_batch(start, min(CHUNK_ROWS, NUM_ROWS - start)) for start in range(0, NUM_ROWS, CHUNK_ROWS)]
+    timings: list[tuple[str, float, str]] = []
+    start = time.perf_counter()
+    chunks = [encode_chunk(batch) for batch in batches]
+    size = sum(len(chunk) for chunk in chunks) / 1e6
+    timings.append(("encode chunks (Arrow IPC, zstd)", time.perf_counter() - start, f"{size:.0f} MB"))
+    start = time.perf_counter()
+    with tempfile.TemporaryDirectory() as folder:
+        for index, chunk in enumerate(chunks):
+            (Path(folder) / str(index)).write_bytes(chunk)
+    timings.append(("write them", time.perf_counter() - start, ""))
+    start = time.perf_counter()
+    decided = [apply_num_kept(batch, NUM_ROWS // 2) for chunk in chunks for batch in decode_chunk(chunk)]
+    kept = sum(int(np.sum(batch.column("keep").to_numpy(zero_copy_only=False))) for batch in decided)
+    timings.append(("decode and decide at another keep fraction", time.perf_counter() - start, f"{kept} kept"))
+    rows = [[what, f"{seconds:.2f}", note] for what, seconds, note in timings]
+    return f"{NUM_ROWS} rows; one run\n\n{format_table(['step', 'seconds', ''], rows)}"

@@ -1,0 +1,56 @@
+"""The device an attempt trains on, and what makes its arithmetic repeatable."""
+
+import os
+import resource
+
+import torch
+
+from service.errors import ServiceError
+from service.settings import Settings
+
+# cuBLAS is deterministic only with a fixed workspace, which must be named before CUDA starts.
+_CUBLAS_WORKSPACE = ":4096:8"
+
+
+def prepare_device(settings: Settings) -> torch.device:
+    """Return the device of this attempt, with deterministic algorithms, its threads and its memory limit set.
+
+    Raises:
+        ServiceError: `device_unavailable`; CUDA is set but there is none.
+    """
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", _CUBLAS_WORKSPACE)
+    if settings.num_threads is not None:
+        torch.set_num_threads(settings.num_threads)
+    torch.use_deterministic_algorithms(True)
+    torch.backends.cudnn.benchmark = False
+    device = choose_device(settings)
+    if device.type == "cpu" and settings.max_memory_bytes is not None:
+        resource.setrlimit(resource.RLIMIT_AS, (settings.max_memory_bytes, settings.max_memory_bytes))
+    return device
+
+
+def choose_device(settings: Settings) -> torch.device:
+    """Return the device that the settings ask for.
+
+    Raises:
+        ServiceError: `device_unavailable`; CUDA is set but there is none.
+    """
+    if settings.device == "cpu":
+        return torch.device("cpu")
+    if torch.cuda.is_available():
+        return torch.device("cuda")
+    if settings.device == "cuda":
+        raise ServiceError(
+            "device_unavailable",
+            "The worker is set to train on CUDA, but it has no CUDA device.",
+            param="device",
+            hint="Start the worker on a machine with a GPU, or set SAMA_DEVICE=auto.",
+        )
+    return torch.device("cpu")
+
+
+def describe_device(device: torch.device) -> str:
+    """Return the device in words for the manifest: the kind that equal bits can be expected of."""
+    if device.type == "cuda":
+        return f"cuda ({torch.cuda.get_device_name(device)})"
+    return f"cpu ({torch.backends.cpu.get_cpu_capability()}, {torch.get_num_threads()} threads)"

@@ -1,0 +1,1 @@
+"""Networks by name, their training defaults, and the choice that `auto` makes."""

@@ -1,0 +1,65 @@
+"""The one table of training defaults, by model, and what a document's choices make of it."""
+
+from dataclasses import dataclass
+
+from sama_core import CurationOptions
+from service.jobs.document import JobDocument
+
+
+@dataclass(frozen=True)
+class TrainingDefaults:
+    """What a model trains with where the document leaves it open.
+
+    Epochs follow the data: as many as `num_steps` needs, within [min_epochs, max_epochs].
+    """
+
+    num_steps: int
+    min_epochs: int
+    max_epochs: int
+    batch_size: int
+    lr: float
+    weight_decay: float
+
+
+TRAINING_DEFAULTS = {
+    "linear": TrainingDefaults(1500, 10, 40, 64, 1e-2, 1e-4),
+    "mlp": TrainingDefaults(2000, 10, 40, 128, 2e-3, 1e-2),
+    "text": TrainingDefaults(600, 6, 30, 64, 3e-3, 1e-2),
+    "cnn": TrainingDefaults(800, 10, 40, 64, 2e-3, 1e-2),
+    "resnet18": TrainingDefaults(2000, 10, 30, 128, 1e-3, 5e-2),
+    "hf": TrainingDefaults(500, 3, 10, 16, 5e-5, 1e-2),
+}
+
+
+def resolve_options(document: JobDocument, model_name: str, num_train: int) -> CurationOptions:
+    """Return every hyperparameter of a job: the document's, else the model's default, else the method's."""
+    training, method = document.training, document.method
+    defaults = TRAINING_DEFAULTS[model_name.partition(":")[0]]
+    batch_size = min(training.batch_size or defaults.batch_size, num_train)
+    given = {
+        "momentum": training.momentum,
+        "meta_lr": method.meta_lr,
+        "meta_batch_size": method.meta_batch_size,
+        "perturbation_scale": method.perturbation_scale,
+        "ema_decay": method.ema_decay,
+    }
+    return CurationOptions(
+        epochs=training.epochs or _choose_epochs(defaults, batch_size, num_train),
+        batch_size=batch_size,
+        optimizer=training.optimizer,
+        lr=training.lr or defaults.lr,
+        weight_decay=defaults.weight_decay if training.weight_decay is None else training.weight_decay,
+        seed=training.seed,
+        learned=method.learned,
+        unroll_steps=method.unroll_steps,
+        warmup_steps=method.warmup_steps,
+        route=method.route,
+        averaged_checkpoints=method.averaged_checkpoints,
+        **{name: value for name, value in given.items() if value is not None},
+    )
+
+
+def _choose_epochs(defaults: TrainingDefaults, batch_size: int, num_train: int) -> int:
+    steps_per_epoch = -(-num_train // batch_size)
+    wanted = -(-defaults.num_steps // steps_per_epoch)
+    return max(defaults.min_epochs, min(wanted, defaults.max_epochs))

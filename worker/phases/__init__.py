@@ -1,0 +1,1 @@
+"""The phases of an attempt, one a file, and their sequence."""

@@ -1,0 +1,1 @@
+"""What an attempt stores: per-example rows, previews, the summary and the facts for the manifest."""
