@@ -10,7 +10,7 @@ import pyarrow.compute as pc
 import pyarrow.csv as pa_csv
 
 from service.storage.arrow_types import Array
-from service.storage.streams import open_stream
+from service.storage.streams import OnBytes, open_stream
 from service.storage.tables import AbstractTableSource, TableFormat
 
 BLOCK_BYTES = 8 << 20
@@ -69,11 +69,19 @@ class CsvSource(AbstractTableSource):
     def _read_schema(self) -> tuple[pa.Schema, int]:
         names = self._read_header()
         types = {name: ColumnType() for name in names}
-        num_rows = 0
-        for batch in self._read_text(names):
+        num_rows = num_quotes = 0
+
+        def count_quotes(chunk: bytes) -> None:
+            nonlocal num_quotes
+            num_quotes += chunk.count(b'"')
+
+        for batch in self._read_text(names, count_quotes):
             num_rows += batch.num_rows
             for name in names:
                 types[name].widen(batch.column(name))
+        # Arrow takes the rest of the file for one value where a quote is never closed, without a word.
+        if num_quotes % 2 and (found := self._find_fault()) is not None:
+            raise self.fault(f"line {found[0]} {found[1]}.", line=found[0])
         return pa.schema([(name, types[name].get_type()) for name in names]), num_rows
 
     def _read_batches(self, columns: list[str], batch_size: int) -> Iterator[pa.RecordBatch]:
@@ -97,10 +105,10 @@ class CsvSource(AbstractTableSource):
             raise self.fault(f"line 1 names the column {repeated[0]!r} more than once; wanted each name once.", line=1)
         return names
 
-    def _read_text(self, columns: list[str]) -> Iterator[pa.RecordBatch]:
+    def _read_text(self, columns: list[str], on_bytes: OnBytes | None = None) -> Iterator[pa.RecordBatch]:
         """Yield blocks of rows with every value as text; an unquoted empty value is null."""
         try:
-            with open_stream(self.path, max_bytes=self.max_bytes, param=self.param) as stream:
+            with open_stream(self.path, max_bytes=self.max_bytes, param=self.param, on_bytes=on_bytes) as stream:
                 reader = pa_csv.open_csv(
                     stream,
                     pa_csv.ReadOptions(block_size=BLOCK_BYTES, use_threads=False),
@@ -116,11 +124,13 @@ class CsvSource(AbstractTableSource):
                 while (batch := next(reader, None)) is not None:
                     yield batch
         except pa.ArrowInvalid as exc:
-            line, what = self._find_fault()
-            raise self.fault(f"line {line} {what}.", line=line) from exc
+            found = self._find_fault()
+            if found is None:
+                raise self.fault("cannot be read as CSV.") from exc
+            raise self.fault(f"line {found[0]} {found[1]}.", line=found[0]) from exc
 
-    def _find_fault(self) -> tuple[int, str]:
-        """Read the file again, slowly, to tell the first line at fault."""
+    def _find_fault(self) -> tuple[int, str] | None:
+        """Read the file again, slowly, to tell the first line at fault and what is wrong with it."""
         line = 1
         with open_stream(self.path, max_bytes=self.max_bytes, param=self.param) as stream:
             lines = _decode_lines(stream)
@@ -139,7 +149,7 @@ class CsvSource(AbstractTableSource):
                 return line, "begins a quoted value that is malformed, never closed, or too long"
             finally:
                 csv.field_size_limit(old_limit)
-        return line, "cannot be read as a row"
+        return None
 
 
 class TsvSource(CsvSource):

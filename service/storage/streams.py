@@ -2,6 +2,7 @@
 
 import hashlib
 import io
+from collections.abc import Callable
 from pathlib import Path
 from typing import Literal, Protocol, cast
 
@@ -13,6 +14,8 @@ from service.storage.roots import open_readonly
 
 CODECS: dict[str, Literal["gzip", "zstd"]] = {".gz": "gzip", ".zst": "zstd"}
 _COPY_BYTES = 1 << 20
+
+OnBytes = Callable[[bytes], None]
 
 
 class ByteStream(Protocol):
@@ -28,8 +31,11 @@ class ByteStream(Protocol):
 class LimitedStream(io.RawIOBase):
     """A readable stream that ends in an error once more than `max_bytes` have come out of it."""
 
-    def __init__(self, inner: ByteStream, max_bytes: int | None, name: str, param: str | None) -> None:
+    def __init__(
+        self, inner: ByteStream, max_bytes: int | None, name: str, param: str | None, on_bytes: OnBytes | None = None
+    ) -> None:
         self._inner = inner
+        self._on_bytes = on_bytes
         self._max_bytes = max_bytes
         self._name = name
         self._param = param
@@ -53,6 +59,8 @@ class LimitedStream(io.RawIOBase):
             raise DataError("unreadable_file", message, param=self._param) from exc
         self._num_bytes += len(chunk)
         check_decoded_bytes(self._num_bytes, self._max_bytes, self._name, self._param)
+        if self._on_bytes is not None:
+            self._on_bytes(chunk)
         view[: len(chunk)] = chunk
         return len(chunk)
 
@@ -63,8 +71,12 @@ class LimitedStream(io.RawIOBase):
         super().close()
 
 
-def open_stream(path: Path, *, max_bytes: int | None, param: str | None) -> io.BufferedReader:
+def open_stream(
+    path: Path, *, max_bytes: int | None, param: str | None, on_bytes: OnBytes | None = None
+) -> io.BufferedReader:
     """Open a file for reading once from its beginning, decompressed by its suffix (.gz, .zst).
+
+    `on_bytes` sees the decoded bytes as they come by.
 
     Raises:
         DataError: `file_not_found`; while reading, `data_too_large` and `unreadable_file`.
@@ -73,7 +85,7 @@ def open_stream(path: Path, *, max_bytes: int | None, param: str | None) -> io.B
     codec = CODECS.get(path.suffix.lower())
     if codec is not None:
         file = pa.CompressedInputStream(cast(io.IOBase, file), codec)
-    return io.BufferedReader(LimitedStream(file, max_bytes, path.name, param), buffer_size=_COPY_BYTES)
+    return io.BufferedReader(LimitedStream(file, max_bytes, path.name, param, on_bytes), buffer_size=_COPY_BYTES)
 
 
 def open_file(path: Path, param: str | None) -> io.BufferedReader:
