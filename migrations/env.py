@@ -3,8 +3,9 @@
 from alembic import context
 
 import service.attempts.tables
+import service.auth.tables
 import service.jobs.tables
-import service.results.tables  # noqa: F401 (the three imports fill the metadata)
+import service.results.tables  # noqa: F401 (the imports fill the metadata)
 from service.db.base import Base
 from service.db.engine import Database
 

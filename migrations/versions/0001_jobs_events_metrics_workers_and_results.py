@@ -53,6 +53,19 @@ def upgrade() -> None:
         batch_op.create_index(batch_op.f("ix_job_state_priority_id"), ["state", "priority", "id"], unique=False)
 
     op.create_table(
+        "login_link",
+        sa.Column("digest", sa.String(length=64), nullable=False),
+        sa.Column("expires_at", sa.Float(), nullable=False),
+        sa.PrimaryKeyConstraint("digest", name=op.f("pk_login_link")),
+    )
+    op.create_table(
+        "dashboard_session",
+        sa.Column("digest", sa.String(length=64), nullable=False),
+        sa.Column("key_digest", sa.String(length=64), nullable=False),
+        sa.Column("expires_at", sa.Float(), nullable=False),
+        sa.PrimaryKeyConstraint("digest", name=op.f("pk_dashboard_session")),
+    )
+    op.create_table(
         "worker",
         sa.Column("id", sa.String(length=200), nullable=False),
         sa.Column("hostname", sa.String(length=200), nullable=False),
@@ -82,7 +95,7 @@ def upgrade() -> None:
         "job_label",
         sa.Column("job_id", sa.String(length=40), nullable=False),
         sa.Column("key", sa.String(length=64), nullable=False),
-        sa.Column("value", sa.String(length=200), nullable=False),
+        sa.Column("value", sa.String(length=256), nullable=False),
         sa.ForeignKeyConstraint(["job_id"], ["job.id"], name=op.f("fk_job_label_job_id"), ondelete="CASCADE"),
         sa.PrimaryKeyConstraint("job_id", "key", name=op.f("pk_job_label")),
     )
@@ -186,6 +199,8 @@ def downgrade() -> None:
 
     op.drop_table("job_event")
     op.drop_table("worker")
+    op.drop_table("dashboard_session")
+    op.drop_table("login_link")
     with op.batch_alter_table("job", schema=None) as batch_op:
         batch_op.drop_index(batch_op.f("ix_job_state_priority_id"))
         batch_op.drop_index(batch_op.f("ix_job_state_lease_expires_at"))

@@ -31,7 +31,7 @@ def write_parquet(file: BinaryIO, batches: Iterator[pa.RecordBatch]) -> None:
         data_page_version="1.0",
         compression="zstd",
         compression_level=3,
-        use_dictionary=["source", "reason"],
+        use_dictionary=False,
         write_statistics=True,
         write_page_index=False,
     ) as writer:
@@ -90,7 +90,7 @@ def _defuse_formulas(batch: pa.RecordBatch) -> pa.RecordBatch:
     for column in batch.columns:
         if pa.types.is_string(column.type):
             risky = pc.match_substring_regex(column, _FORMULA_START)
-            columns.append(pc.if_else(risky, pc.binary_join_element_wise("'", column, ""), column))
+            columns.append(pc.if_else(risky, pc.replace_substring_regex(column, r"\A", "'"), column))
         else:
             columns.append(column)
     return pa.RecordBatch.from_arrays(columns, names=batch.schema.names)

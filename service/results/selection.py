@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from service.results.chunks import RowReader
 from service.results.rows import name_group
@@ -42,7 +43,7 @@ def select_again(summary: Summary, reader: RowReader, num_kept: int) -> Summary:
 
 
 def _count(counts: Counter[str], column: pa.Array[Any], kept: npt.NDArray[np.bool_]) -> None:
-    for entry in column.filter(pa.array(kept, pa.bool_())).value_counts().to_pylist():
+    for entry in pc.value_counts(column.filter(pa.array(kept, pa.bool_()))).to_pylist():
         counts[name_group(entry["values"])] += entry["counts"]
 
 
