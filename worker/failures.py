@@ -42,9 +42,7 @@ _NON_FINITE_HINT = (
     "Lower training.lr, look for extreme values in the features, or raise method.warmup_steps; "
     "then submit the job again."
 )
-_INTERNAL_HINT = (
-    "The worker's log has the details under the job's id; resume the job once the reason is mended."
-)
+_INTERNAL_HINT = "The worker's log has the details under the job's id; resume the job once the reason is mended."
 _DATA_HINT = "Mend the data or the document, then submit the job again."
 _DOCUMENT_HINT = "Mend the document, then submit it again."
 _OUT_OF_MEMORY_WORDS = ("can't allocate memory", "not enough memory", "out of memory", "cannot allocate memory")
@@ -58,9 +56,7 @@ def describe_failure(error: BaseException) -> Failure:
         failure = describe(error) if describe else None
         if failure is not None:
             return failure
-    return Failure(
-        "internal_error", f"The attempt met an unexpected error ({type(error).__name__}).", _INTERNAL_HINT
-    )
+    return Failure("internal_error", f"The attempt met an unexpected error ({type(error).__name__}).", _INTERNAL_HINT)
 
 
 def _of_service(error: BaseException) -> Failure:

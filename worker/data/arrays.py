@@ -83,9 +83,5 @@ def take_batches(table: pa.Table, rows: NDArray[np.int64], batch_rows: int = BAT
 
 def take_column(table: pa.Table, name: str, rows: NDArray[np.int64]) -> ChunkedArray:
     """Return one column at some rows (ascending), whole: for statistics that need every value at once."""
-    chunks = [
-        chunk
-        for batch in take_batches(table.select([name]), rows, 65_536)
-        for chunk in batch.column(0).chunks
-    ]
+    chunks = [chunk for batch in take_batches(table.select([name]), rows, 65_536) for chunk in batch.column(0).chunks]
     return pa.chunked_array(chunks, type=table.schema.field(name).type)

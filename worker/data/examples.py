@@ -57,9 +57,7 @@ class TabularExamples(AbstractExamples):
         num_classes: C.
     """
 
-    def __init__(
-        self, numbers: Array, codes: Array, sizes: tuple[int, ...], labels: Array, num_classes: int
-    ) -> None:
+    def __init__(self, numbers: Array, codes: Array, sizes: tuple[int, ...], labels: Array, num_classes: int) -> None:
         self.labels = torch.from_numpy(labels.astype(np.int64))
         self.num_classes = num_classes
         self._numbers = numbers

@@ -12,7 +12,6 @@ from service.storage.images import decode_image
 from worker.data.arrays import Array, ArrayFolder, take_batches
 from worker.data.examples import AbstractEncoder, ImageExamples, InputShape, Part
 
-MAX_SIDE = 64
 _BATCH_IMAGES = 64
 _GREY_MODES = frozenset({"1", "L", "I", "I;16"})
 
@@ -51,8 +50,8 @@ class ImageEncoder(AbstractEncoder):
         self.shape = InputShape(kind, (pixel_format.num_channels, pixel_format.height, pixel_format.width))
 
     @classmethod
-    def fit(cls, part: Part, max_pixels: int) -> "ImageEncoder":
-        """Choose the form: the most frequent size, at most 64 pixels a side; grey where no image has colour."""
+    def fit(cls, part: Part, max_pixels: int, max_side: int) -> "ImageEncoder":
+        """Choose the form: the most frequent size, at most `max_side` a side; grey where no image has colour."""
         sizes: dict[tuple[int, int], int] = {}
         num_channels = 1
         for data in _read_encoded(part):
@@ -61,7 +60,7 @@ class ImageEncoder(AbstractEncoder):
                 if image.mode not in _GREY_MODES:
                     num_channels = 3
         width, height = max(sizes, key=lambda size: (sizes[size], size))
-        scale = min(1.0, MAX_SIDE / max(width, height))
+        scale = min(1.0, max_side / max(width, height))
         chosen = PixelFormat(num_channels, max(1, round(height * scale)), max(1, round(width * scale)))
         encoder = cls(chosen, max_pixels)
         if len(sizes) > 1 or scale < 1.0:
@@ -106,4 +105,3 @@ def _measure(pixels: Array) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     mean = total / count
     std = np.sqrt(np.maximum(squares / count - mean**2, 1.0))
     return mean / 255.0, std / 255.0
-

@@ -57,7 +57,9 @@ class _Stretches:
 
     def __init__(self, data: NDArray[np.uint8]) -> None:
         powers = _list_powers(_BASE, len(data))
-        self._sums = np.concatenate([np.zeros(1, np.uint64), np.cumsum((data.astype(np.uint64) + np.uint64(1)) * powers)])
+        self._sums = np.concatenate(
+            [np.zeros(1, np.uint64), np.cumsum((data.astype(np.uint64) + np.uint64(1)) * powers)]
+        )
         self._inverse_powers = _list_powers(_INVERSE, len(data))
 
     def hash(self, first: NDArray[np.int64], after: NDArray[np.int64], kind: int) -> Hashes:
@@ -110,6 +112,4 @@ def _mix_number(kind: int) -> int:
     return int(_mix(np.array([kind], dtype=np.uint64))[0])
 
 
-_IS_WORD_BYTE = np.array(
-    [byte >= 0x80 or chr(byte).isalnum() for byte in range(256)], dtype=np.bool_
-)
+_IS_WORD_BYTE = np.array([byte >= 0x80 or chr(byte).isalnum() for byte in range(256)], dtype=np.bool_)

@@ -101,9 +101,7 @@ def count_grams(texts: list[str]) -> CountedGrams:
     buckets: Hashes = grams.hash >> np.uint64(64 - _BUCKET_BITS)
     keys = (grams.example << _BUCKET_BITS) | buckets.astype(np.int64)
     distinct, where, counts = np.unique(keys, return_index=True, return_counts=True)
-    return CountedGrams(
-        distinct >> _BUCKET_BITS, distinct & ((1 << _BUCKET_BITS) - 1), counts, grams.is_word[where]
-    )
+    return CountedGrams(distinct >> _BUCKET_BITS, distinct & ((1 << _BUCKET_BITS) - 1), counts, grams.is_word[where])
 
 
 def _keep_heaviest(example: NDArray[np.int64], weights: NDArray[np.float64]) -> NDArray[np.int64]:
@@ -119,4 +117,7 @@ def _read_texts(part: Part) -> Iterator[tuple[list[str], int]]:
     for batch in take_batches(part.table, part.rows, _BATCH_TEXTS):
         column = batch.column(0)
         num_cut = pc.sum(pc.greater(pc.utf8_length(column), MAX_CHARACTERS)).as_py() or 0
-        yield pc.utf8_slice_codeunits(pc.fill_null(column, pa.scalar("", column.type)), 0, MAX_CHARACTERS).to_pylist(), num_cut
+        yield (
+            pc.utf8_slice_codeunits(pc.fill_null(column, pa.scalar("", column.type)), 0, MAX_CHARACTERS).to_pylist(),
+            num_cut,
+        )

@@ -17,7 +17,9 @@ class BagClassifier(nn.Module):
     def __init__(self, num_grams: int, num_classes: int, width: int = 64) -> None:
         super().__init__()
         self.embeddings = nn.EmbeddingBag(num_grams, width, mode="sum", padding_idx=_PADDING)
-        self.head = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, width), nn.SiLU(), nn.Linear(width, num_classes))
+        self.head = nn.Sequential(
+            nn.LayerNorm(width), nn.Linear(width, width), nn.SiLU(), nn.Linear(width, num_classes)
+        )
         with torch.no_grad():
             self.embeddings.weight.mul_(width**-0.5)
 

@@ -31,11 +31,15 @@ TRAINING_DEFAULTS = {
 }
 
 
-def resolve_options(document: JobDocument, model_name: str, num_train: int) -> CurationOptions:
-    """Return every hyperparameter of a job: the document's, else the model's default, else the method's."""
+def resolve_options(document: JobDocument, model_name: str, num_train: int, *, judges_itself: bool) -> CurationOptions:
+    """Return every hyperparameter of a job: the document's, else the model's default, else the method's.
+
+    Where there is no meta set the rows judge each other, so a batch leaves at least half of them to be judged by.
+    """
     training, method = document.training, document.method
     defaults = TRAINING_DEFAULTS[model_name.partition(":")[0]]
-    batch_size = min(training.batch_size or defaults.batch_size, num_train)
+    largest = max(1, num_train // 2) if judges_itself else num_train
+    batch_size = min(training.batch_size or defaults.batch_size, largest)
     given = {
         "momentum": training.momentum,
         "meta_lr": method.meta_lr,

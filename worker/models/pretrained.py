@@ -1,10 +1,12 @@
 """Pretrained networks from a local folder, through transformers: safetensors alone, no code of the folder's own."""
 
 import json
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from service.errors import ServiceError
@@ -77,8 +79,18 @@ def build_image_classifier(folder: Path, num_classes: int, name: str) -> nn.Modu
     return _build(AutoModelForImageClassification, folder, num_classes, name)
 
 
-def read_image_form(folder: Path, name: str) -> tuple[int, int, np.ndarray, np.ndarray]:
-    """Return (channels, side, mean, std) that an image network was trained with.
+@dataclass(frozen=True)
+class ImageForm:
+    """The images that a network was trained with: square, `side` pixels; mean and spread of each channel over 255."""
+
+    num_channels: int
+    side: int
+    mean: NDArray[np.float64]
+    std: NDArray[np.float64]
+
+
+def read_image_form(folder: Path, name: str) -> ImageForm:
+    """Return the form of images that a network was trained with.
 
     Raises:
         ServiceError: `bad_model`; the configuration does not say the image size.
@@ -91,7 +103,7 @@ def read_image_form(folder: Path, name: str) -> tuple[int, int, np.ndarray, np.n
     num_channels = int(config.get("num_channels", 3))
     mean = np.array(processor.get("image_mean", [0.5] * num_channels), dtype=np.float64)
     std = np.array(processor.get("image_std", [0.5] * num_channels), dtype=np.float64)
-    return num_channels, side, mean, std
+    return ImageForm(num_channels, side, mean, std)
 
 
 def _build(auto_class: Any, folder: Path, num_classes: int, name: str) -> nn.Module:

@@ -1,0 +1,113 @@
+"""Reading: tables become encoded data sets, the model is chosen, every hyperparameter is settled."""
+
+import hashlib
+import json
+from dataclasses import dataclass
+from importlib.metadata import version
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from sama_core import AbstractExamples, CurationOptions
+from service.jobs.state import Phase
+from service.storage.roles import DatasetTables, RoleTable, read_dataset
+from worker.context import AttemptContext
+from worker.data.examples import AbstractEncoder, Part
+from worker.models.choice import ModelChoice, choose_model
+from worker.models.defaults import resolve_options
+from worker.models.plan import plan_model
+from worker.models.registry import NetworkBuilder
+
+CODE_VERSION = version("sama")
+
+
+@dataclass(frozen=True)
+class JobData:
+    """The data of a job, encoded, and what was settled about its training.
+
+    Attributes:
+        tables: the rows of every role as read.
+        labelled: (N,) positions of the labelled rows among all curated rows; `train` holds these alone.
+        train: labelled curated examples.
+        meta: trusted examples, or None.
+        test: labelled test examples, or None where nothing is evaluated.
+        choice: the model and why.
+        options: every hyperparameter.
+        builder: makes the network for a seed.
+        notes: what the user should know of the data and its encoding.
+        fingerprint: names all that a checkpoint depends on.
+    """
+
+    tables: DatasetTables
+    labelled: NDArray[np.int64]
+    train: AbstractExamples
+    meta: AbstractExamples | None
+    test: AbstractExamples | None
+    choice: ModelChoice
+    options: CurationOptions
+    builder: NetworkBuilder
+    notes: list[str]
+    fingerprint: str
+
+
+def read_data(context: AttemptContext, notes: list[str]) -> JobData:
+    """Read and encode the data of a job; `notes` are what validation has to tell.
+
+    Raises:
+        DataError: the data has changed since it was validated, or cannot be read.
+        ServiceError: `bad_model`; the folder of a pretrained model cannot be used.
+    """
+    progress, document = context.progress, context.document
+    progress.enter_phase(Phase.READING, "reading and encoding the data")
+    tables = read_dataset(document, context.settings, context.folder.path, on_rows=lambda _count: context.stop.check())
+    labelled = np.flatnonzero(tables.train.labels >= 0)
+    choice = choose_model(document, len(labelled), context.device)
+    progress.add_event("model", f"model {choice.name}: {choice.because}")
+    part = _select_labelled("train", tables.train)
+    plan = plan_model(choice.name, tables.kind, part, context.settings)
+    num_classes = tables.label_map.num_classes
+    has_meta = tables.meta is not None and document.meta is not None
+    options = resolve_options(document, choice.name, len(labelled), judges_itself=not has_meta)
+    return JobData(
+        tables=tables,
+        labelled=labelled,
+        train=plan.encoder.encode(part, num_classes, context.folder),
+        meta=_encode(context, plan.encoder, "meta", tables.meta, num_classes),
+        test=_encode(context, plan.encoder, "test", tables.test, num_classes) if document.evaluation else None,
+        choice=choice,
+        options=options,
+        builder=plan.create_builder(num_classes),
+        notes=list(dict.fromkeys([*notes, *tables.notes, *plan.encoder.notes])),
+        fingerprint=_make_fingerprint(context, tables, choice, options),
+    )
+
+
+def _encode(
+    context: AttemptContext, encoder: AbstractEncoder, name: str, role: RoleTable | None, num_classes: int
+) -> AbstractExamples | None:
+    if role is None:
+        return None
+    return encoder.encode(_select_labelled(name, role), num_classes, context.folder)
+
+
+def _select_labelled(name: str, role: RoleTable) -> Part:
+    rows = np.flatnonzero(role.labels >= 0)
+    return Part(name, role.inputs, rows, role.labels[rows])
+
+
+def _make_fingerprint(
+    context: AttemptContext, tables: DatasetTables, choice: ModelChoice, options: CurationOptions
+) -> str:
+    roles = [role for role in (tables.train, tables.meta, tables.test) if role is not None]
+    parts = {
+        "document": context.claim.document,
+        "rows": [role.rows_digest for role in roles],
+        "labels": [hashlib.sha256(role.labels.tobytes()).hexdigest() for role in roles],
+        "model": choice.name,
+        "options": options.to_json(),
+        "code": CODE_VERSION,
+        "torch": torch.__version__,
+        "device": context.device.type,
+    }
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()

@@ -1,0 +1,68 @@
+"""Storing: chunks under the fence, then one transaction that makes everything visible and the job succeeded."""
+
+import hashlib
+
+from service.attempts.repository import AttemptRepository
+from service.jobs.document import document_digest
+from service.jobs.state import Phase
+from service.results.rows import encode_chunk
+from service.results.schemas import EvaluationSummary
+from service.results.tables import ChunkTable, ResultTable
+from worker.context import AttemptContext
+from worker.phases.reading import JobData
+from worker.phases.scoring import Outcome
+from worker.results.facts import build_facts
+from worker.results.groups import GroupCounts
+from worker.results.previews import PreviewBuilder
+from worker.results.rows import Chunk, RowBuilder
+from worker.results.summary import build_summary
+
+
+def store_results(
+    context: AttemptContext, data: JobData, outcome: Outcome, evaluation: EvaluationSummary | None
+) -> None:
+    """Store the rows, the previews, the summary and the facts, and end the job in success.
+
+    Raises:
+        StaleAttemptError: the attempt does not hold the job any more, or a cancel came first.
+    """
+    context.progress.enter_phase(Phase.STORING, "storing the results")
+    train, claim = data.tables.train, context.claim
+    previews = PreviewBuilder(train, data.labelled, outcome, context.settings.max_image_pixels)
+    classes, sources = GroupCounts("given_label"), GroupCounts("source")
+    for chunk in RowBuilder(train, data.labelled, outcome).chunks():
+        context.stop.check()
+        _store_chunk(context, chunk)
+        previews.add(chunk.batch, chunk.row_start)
+        classes.add(chunk.batch)
+        sources.add(chunk.batch)
+        context.progress.advance((chunk.row_start + chunk.batch.num_rows) / len(train))
+    document, digest = context.document, document_digest(context.document)
+    summary = build_summary(document, data, outcome, evaluation, classes, sources)
+    result = ResultTable(
+        job_id=claim.job_id,
+        attempt=claim.attempt,
+        num_rows=len(train),
+        num_labelled=len(data.labelled),
+        num_kept=outcome.num_kept,
+        summary=summary.model_dump(mode="json"),
+        manifest=build_facts(document, digest, data, outcome, summary, context.device),
+    )
+    shown = previews.build(claim.job_id, claim.attempt, data.tables.kind)
+    with context.database.write() as session:
+        AttemptRepository(session).complete(result, shown)
+
+
+def _store_chunk(context: AttemptContext, chunk: Chunk) -> None:
+    content = encode_chunk(chunk.batch)
+    row = ChunkTable(
+        job_id=context.claim.job_id,
+        attempt=context.claim.attempt,
+        index=chunk.index,
+        row_start=chunk.row_start,
+        num_rows=chunk.batch.num_rows,
+        sha256=hashlib.sha256(content).hexdigest(),
+        data=content,
+    )
+    with context.database.write() as session:
+        AttemptRepository(session).add_chunk(row)

@@ -1,0 +1,84 @@
+"""Training: the curation method's own steps, with progress, curves, checkpoints and an exact resume."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from sama_core import AbstractMethod, CurationOptions, build_method
+from sama_core.solve import BilevelState
+from service.jobs.document import BASELINES
+from service.jobs.state import Phase
+from worker.checkpoints import Checkpoint
+from worker.context import AttemptContext, StepBoundary
+from worker.phases.reading import JobData
+
+STAGE = "training"
+
+# A step with a meta step costs this many plain steps, as measured on small networks.
+_META_STEP_COST = 1.5
+
+
+@dataclass(frozen=True)
+class FinishedTraining:
+    """The method and its state after the last step."""
+
+    method: AbstractMethod[Any]
+    state: Any
+
+
+def train(
+    context: AttemptContext, data: JobData, saved: Checkpoint | None, boundary: StepBoundary
+) -> FinishedTraining | None:
+    """Drive the method to its last step; None where a checkpoint from after the training makes that needless.
+
+    Raises:
+        AttemptStopped: a stop was asked for; a checkpoint is saved.
+    """
+    _plan_work(context, data)
+    if saved is not None and saved.stage != STAGE:
+        context.progress.enter_phase(Phase.TRAINING, "training was finished by an earlier attempt")
+        return None
+    context.progress.enter_phase(Phase.TRAINING, f"training with method {context.document.method.name}")
+    options = data.options
+    method = build_method(context.document.method.name, options)
+    state = method.init(data.builder.build(options.seed), data.train, data.meta, context.device)
+    if isinstance(state, BilevelState):
+        context.progress.add_event("route", f"directional derivatives by {state.route_reason}")
+    if saved is not None:
+        method.restore(state, saved.tensors, saved.values)
+        context.progress.drop_metrics_after(saved.step)
+    _step_to_end(context, method, state, boundary)
+    return FinishedTraining(method, state)
+
+
+def _step_to_end(context: AttemptContext, method: AbstractMethod[Any], state: Any, boundary: StepBoundary) -> None:
+    progress, step = context.progress, 0
+
+    def make_checkpoint() -> Checkpoint:
+        tensors, values = method.export(state)
+        return Checkpoint(STAGE, step, tensors, values)
+
+    while not method.is_done(state):
+        report = method.step(state)
+        step = report.step
+        progress.add_report(report)
+        progress.advance(step / report.num_steps, num_examples=report.num_examples)
+        if not method.is_done(state):
+            boundary.cross(make_checkpoint)
+    if step:
+        boundary.save(make_checkpoint())
+
+
+def count_examples(options: CurationOptions, num_train: int) -> int:
+    """Return how many examples one whole training puts through."""
+    return options.epochs * num_train
+
+
+def _plan_work(context: AttemptContext, data: JobData) -> None:
+    """Tell how much work training and evaluating are, in examples put through one plain step."""
+    document = context.document
+    num_examples = count_examples(data.options, len(data.train))
+    cost = 1.0 if document.method.name in BASELINES else 1.0 + _META_STEP_COST / data.options.unroll_steps
+    context.progress.plan(Phase.TRAINING, 0.0 if document.method.name == "random" else num_examples * cost)
+    if document.evaluation is not None:
+        num_trainings = len(document.evaluation.arms) * document.evaluation.seeds
+        context.progress.plan(Phase.EVALUATING, num_trainings * num_examples)
