@@ -257,6 +257,8 @@ def _check_labels(draft: Draft) -> Iterator[Problem]:
             yield refuse("labels", key, wanted, f"labels has the key {show(key)}; wanted {wanted}.")
         if isinstance(value, str) and len(value) > MAX_LABEL_CHARACTERS:
             yield refuse(f"labels.{key}", value, f"at most {MAX_LABEL_CHARACTERS} characters")
+        elif isinstance(value, str) and not value.isprintable():
+            yield refuse(f"labels.{key}", value, "printable text on one line")
 
 
 def _check_name(draft: Draft) -> Iterator[Problem]:
