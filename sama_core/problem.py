@@ -80,14 +80,19 @@ class BilevelProblem:
         learned: what the meta level learns, lambda; gives the weight of each example.
         device: where both live.
 
+    Attributes:
+        params: the trainable parameters by name.
+        names: their names by ``id``.
+
     Raises:
         NetworkError: the network has no trainable parameter.
     """
 
     def __init__(self, network: nn.Module, learned: AbstractLearned, device: torch.device) -> None:
         self.network, self.learned, self.device = network, learned, device
-        self.names = {id(p): name for name, p in network.named_parameters() if p.requires_grad}
-        if not self.names:
+        self.params = {name: p for name, p in network.named_parameters() if p.requires_grad}
+        self.names = {id(p): name for name, p in self.params.items()}
+        if not self.params:
             raise NetworkError("network: no trainable parameter; wanted at least one that requires a gradient")
 
     def evaluate(self, params: Mapping[str, Tensor], buffers: Mapping[str, Tensor], batch: Batch) -> Tensor:
@@ -100,7 +105,3 @@ class BilevelProblem:
         """Return the weight of each example (B,); the features (B, F) are constants."""
         weights_B: Tensor = self.learned(batch.rows, features.detach())
         return weights_B
-
-    def live_params(self) -> dict[str, Tensor]:
-        """Return the trainable parameters by name."""
-        return {name: p for name, p in self.network.named_parameters() if p.requires_grad}

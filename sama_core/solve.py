@@ -93,7 +93,7 @@ class BilevelSolver:
             base=base,
             average=MovingAverage(base.network, options.ema_decay),
             problem=problem,
-            meta_optimizer=Adam(learned.parameters(), lr=options.meta_lr),
+            meta_optimizer=Adam(learned.parameters(), lr=options.meta_lr, fused=device.type == "cpu" or None),
             hypergradient=SamaHypergradient(route, adapted=self.adapted),
             route=route,
             route_reason=reason,

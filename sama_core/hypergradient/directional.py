@@ -4,6 +4,7 @@ Both routes evaluate the network on the base batch at the parameters before the 
 mask and with copies of its buffers, and leave the network untouched.
 """
 
+import math
 import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
@@ -98,8 +99,10 @@ class FiniteDifferenceRoute(AbstractRoute):
     adaptation would take up the whole step.
 
     Args:
-        scale: ||eps v||; None takes the cube root of the number format's precision times the norm of the parameters,
-            where the error of rounding and of curvature balance.
+        scale: ||eps v||; None takes a tenth of the square root of the number format's precision times the norm of
+            the parameters. Networks with kinks (ReLU) want so small a step: in float32 on two such networks it gave
+            cosines above 0.99999 to the exact hypergradient, where ten times the step gave 0.9999 and the one-sided
+            difference at its own best step, one pass cheaper, no better than that.
     """
 
     name = "finite-difference"
@@ -139,7 +142,7 @@ class FiniteDifferenceRoute(AbstractRoute):
         if self.scale is not None:
             length = torch.full_like(norm, self.scale)
         else:
-            length = norm_vector(origins).clamp_min(info.eps) * info.eps ** (1.0 / 3.0)
+            length = norm_vector(origins).clamp_min(info.eps) * (0.1 * math.sqrt(info.eps))
         return length / norm
 
 
@@ -171,7 +174,7 @@ def choose_route(name: str, scale: float | None, problem: BilevelProblem, batch:
         return FiniteDifferenceRoute(scale), "finite-difference, as asked for"
     if name == ForwardModeRoute.name:
         return ForwardModeRoute(), "forward-mode, as asked for"
-    params = {key: p.detach() for key, p in problem.live_params().items()}
+    params = {key: p.detach() for key, p in problem.params.items()}
     direction = {key: torch.zeros_like(p) for key, p in params.items()}
     route = ForwardModeRoute()
     try:

@@ -44,8 +44,7 @@ class SamaHypergradient(AbstractHypergradient):
         """Return the hypergradient of the meta loss through ``base``."""
         adaptation = find_adaptation(optimizer, adapted=self.adapted)
         views = view_groups(optimizer, base.snapshot.optimizer)
-        params = problem.live_params()
-        meta_loss = problem.evaluate(params, clone_buffers(problem.network), meta).mean()
+        meta_loss = problem.evaluate(problem.params, clone_buffers(problem.network), meta).mean()
         stepped = [p for view in views for p in view.params]
         meta_gradients = list(torch.autograd.grad(meta_loss, stepped, materialize_grads=True))
         with torch.no_grad():
