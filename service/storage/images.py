@@ -21,6 +21,7 @@ _OPENERS: Mapping[bytes, type[ImageFile.ImageFile]] = {
     b"\x89PNG\r\n\x1a\n": PngImageFile,
     b"\xff\xd8\xff": JpegImageFile,
 }
+_PNG_END = b"IEND\xaeB`\x82"  # Pillow does not miss it where every pixel came before the cut
 
 
 def decode_image(data: bytes, max_pixels: int) -> Image.Image:
@@ -39,6 +40,8 @@ def decode_image(data: bytes, max_pixels: int) -> Image.Image:
             message = f"it has {width} x {height} pixels; the limit is {max_pixels:,} (SAMA_MAX_IMAGE_PIXELS)"
             raise DataError("unreadable_image", message)
         image.load()
+        if opener is PngImageFile and _PNG_END not in data:
+            raise DataError("unreadable_image", "it is damaged or cut off")
     except (SyntaxError, OSError, EOFError, ValueError, IndexError, struct.error) as exc:
         raise DataError("unreadable_image", "it is damaged or cut off") from exc
     return image

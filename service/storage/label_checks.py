@@ -19,8 +19,8 @@ Codes = npt.NDArray[np.int64]
 RowsOf = {"train": "curated rows", "meta": "meta set", "test": "test rows"}
 
 
-def check_label_column(param: str, name: str, where: str, column: LabelColumn, findings: Findings) -> None:
-    """Refuse a column of decimals, naming the first value that is no label."""
+def check_label_column(param: str, name: str, where: str, column: LabelColumn, findings: Findings) -> bool:
+    """Refuse a column of decimals, naming the first value that is no label; tell whether it holds labels."""
     wanted = "whole numbers or text"
     if column.first_fraction is not None:
         row, value = column.first_fraction
@@ -29,10 +29,13 @@ def check_label_column(param: str, name: str, where: str, column: LabelColumn, f
             f"{param} is {name!r}, a column of decimals (type {column.given_type}) in {where}: {seen}; wanted {wanted}."
         )
         findings.refuse(param, seen, wanted, message)
-    elif column.is_bare_float and column.classes:
+        return False
+    if column.is_bare_float and column.classes:
         seen = f"{name!r} of type {column.given_type}"
         message = f"{param} is {name!r}, a column of decimals (type {column.given_type}) in {where}; wanted {wanted}."
         findings.refuse(param, seen, wanted, message)
+        return False
+    return True
 
 
 def check_types(params: Mapping[RoleName, str], columns: Mapping[RoleName, LabelColumn], findings: Findings) -> bool:

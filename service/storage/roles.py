@@ -212,13 +212,14 @@ def _judge(
     trusted = roles["train"].trusted
     if trusted is not None:
         columns["meta"] = trusted
+    are_labels = True
     for role, column in columns.items():
         file_role: RoleName = role if role in roles else "train"
         table = roles[file_role].table
         named = find_columns(document, file_role, table.schema)
         name = named.label if file_role == role else named.trusted or named.label
-        check_label_column(params[role], name, table.path.name, column, findings)
-    if not findings.is_clean or not check_types(params, columns, findings):
+        are_labels &= check_label_column(params[role], name, table.path.name, column, findings)
+    if not are_labels or not check_types(params, columns, findings):
         return None
     label_map = build_label_map(column for role, column in columns.items() if role != "test")
     codes = {role: label_map.encode(column) for role, column in columns.items()}

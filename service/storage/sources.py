@@ -46,7 +46,7 @@ class _Need:
 def open_sources(document: JobDocument, limits: DataLimits, findings: Findings) -> Sources | None:
     """Open every file of the document and check its columns; None where something keeps the data from being read."""
     uris = list_uris(document)
-    opened: dict[str, AbstractTableSource] = {}
+    opened: dict[str, AbstractTableSource | None] = {}
     params = {"train": "dataset.uri", "meta": "meta.uri", "test": "test.uri"}
     for role, uri in uris.items():
         if uri in opened:
@@ -56,9 +56,10 @@ def open_sources(document: JobDocument, limits: DataLimits, findings: Findings) 
             opened[uri] = open_table(path, max_bytes=limits.max_dataset_bytes, param=params[role])
         except ServiceError as exc:
             findings.refuse_error(exc, params[role], repr(uri))
-    if uris["train"] not in opened:
+            opened[uri] = None
+    tables = {role: table for role, uri in uris.items() if (table := opened[uri]) is not None}
+    if "train" not in tables:
         return None
-    tables = {role: opened[uri] for role, uri in uris.items() if uri in opened}
     inputs = choose_inputs(document, tables["train"].schema)
     for role, table in tables.items():
         _check_needs(list(_list_needs(document, inputs, role)), table, findings)
