@@ -55,6 +55,15 @@ def write_number(value: float | None, digits: int = 3) -> str:
     return f"{value:.{digits}g}"
 
 
+def write_decimal(value: float | None, places: int = 2) -> str:
+    """Return a number with so many decimal places, for columns that are compared line by line.
+
+    >>> write_decimal(1.0), write_decimal(0.0882), write_decimal(None)
+    ('1.00', '0.09', '-')
+    """
+    return "-" if value is None else f"{value:,.{places}f}"
+
+
 def write_seconds(seconds: float | None) -> str:
     """Return a duration in its two largest units.
 

@@ -10,9 +10,10 @@ from service.jobs.schemas import MetricPoint
 from service.wording import write_count, write_number
 
 _WIDTH, _HEIGHT = 420.0, 170.0
-_LEFT, _RIGHT, _TOP, _BOTTOM = 52.0, 10.0, 10.0, 30.0
+_LEFT, _RIGHT, _TOP, _BOTTOM = 66.0, 10.0, 10.0, 30.0
 _MOST_POINTS = 240
 _LOG_SCALE_FROM = 50.0
+_TICK_DIGITS = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +72,7 @@ def draw_curve(curve: Curve) -> Markup:
     for tick in scale.ticks():
         y = scale.place(tick)
         parts.append(f'<line class="grid" x1="{_LEFT:g}" y1="{y:.1f}" x2="{_WIDTH - _RIGHT:g}" y2="{y:.1f}"/>')
-        parts.append(_write_text(_LEFT - 6, y + 4, write_number(tick), "end"))
+        parts.append(_write_text(_LEFT - 7, y + 4, write_number(tick, _TICK_DIGITS), "end"))
     parts.append(f'<polyline class="line" points="{line}"/>')
     x, y = _place_step(last, first, last), scale.place(values[-1])
     parts.append(f'<circle class="mean" cx="{x:.1f}" cy="{y:.1f}" r="3.5"/>')
