@@ -258,10 +258,21 @@ def _open_role(scan: DatasetScan, role: RoleName) -> RoleTable:
     return RoleTable(role, table, scan.codes[role], scan.label_map, names, scan.roles[role].rows_digest)
 
 
+def _take_rows(table: pa.Table, rows: Codes) -> pa.Table:
+    """Return sorted rows of a mapped table batch by batch: `Table.take` would copy whole columns first."""
+    taken, start = [], 0
+    for batch in table.to_batches():
+        first, last = np.searchsorted(rows, [start, start + batch.num_rows])
+        if first < last:
+            taken.append(batch.take(rows[first:last] - start))
+        start += batch.num_rows
+    return pa.Table.from_batches(taken, schema=table.schema)
+
+
 def _take_trusted(scan: DatasetScan, train: RoleTable) -> RoleTable:
     """Return the trusted share of the curated rows as a meta set of its own."""
     assert scan.trusted_rows is not None, "asked for only where a share was taken"
-    table = train.table.take(scan.trusted_rows)
+    table = _take_rows(train.table, scan.trusted_rows)
     codes = scan.codes["meta"]
     digest = RowsDigest()
     contents = [bytes.fromhex(str(content)) for content in table.column(CONTENT).to_pylist()]
