@@ -145,8 +145,8 @@ def _check_meta(draft: Draft) -> Iterator[Problem]:
     needs_meta = method.startswith("sama")
     wanted = f"one of {list_names(f'meta.{source}' for source in META_SOURCES)}"
     if draft.find("meta") is None and needs_meta:
-        baselines = " and ".join(BASELINES)
-        why = f"meta is missing: method {method!r} needs it; wanted {wanted}. ({baselines} need none.)"
+        baselines = list_names(BASELINES)
+        why = f"meta is missing: method {method!r} needs it; wanted {wanted}. Method {baselines} needs none."
         yield refuse("meta", None, wanted, why)
     if not isinstance(draft.find("meta"), Mapping):
         return

@@ -286,3 +286,45 @@ def test_canonical_json_holds_every_default() -> None:
     split = {"column": "split", "value": "valid"}
     assert fields["meta"] == {"split": split, "uri": None, "fraction": None, "self": None, "label": "label"}
     assert fields["method"]["warmup_steps"] == 10
+
+
+FIELDS = st.sampled_from(
+    [
+        "name",
+        "uri",
+        "id",
+        "text",
+        "features",
+        "label",
+        "split",
+        "column",
+        "value",
+        "fraction",
+        "self",
+        "arms",
+        "lr",
+        "x",
+    ]
+)
+SECTIONS = st.sampled_from(
+    ["dataset", "meta", "test", "task", "model", "method", "training", "evaluation", "labels", "x"]
+)
+SCALARS = st.one_of(st.none(), st.booleans(), st.integers(), st.floats(), st.text(max_size=4), st.just("*"))
+VALUES = st.recursive(
+    SCALARS, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(FIELDS, inner, max_size=4), max_leaves=8
+)
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.dictionaries(SECTIONS, VALUES, max_size=6))
+def test_any_json_is_a_document_or_refused_in_plain_words(data: dict[str, Any]) -> None:
+    try:
+        document = parse_document(data)
+    except DocumentError as error:
+        for problem in error.problems:
+            assert problem.param
+            assert problem.message.endswith((".", "?"))
+            assert "pydantic" not in problem.message
+            assert "value of another form" not in problem.message
+    else:
+        assert document.dataset.uri
