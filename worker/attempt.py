@@ -28,7 +28,7 @@ def run_attempt(database: Database, settings: Settings, job_id: str, attempt: in
         from worker.devices import prepare_device
         from worker.phases.sequence import run_phases
 
-        run_phases(database, settings, prepare_device(settings), job_id, attempt, stop)
+        run_phases(database, settings, job_id, attempt, device=prepare_device(settings), stop=stop)
     except AttemptStopped:
         _log.info("attempt stopped as asked")
         return STOPPED

@@ -78,7 +78,7 @@ def take_batches(table: pa.Table, rows: NDArray[np.int64], batch_rows: int = BAT
         part = rows[start : start + batch_rows]
         first = int(part[0])
         near = table.slice(first, int(part[-1]) - first + 1)
-        yield near if near.num_rows == len(part) else near.take(pa.array(part - first))
+        yield near if near.num_rows == len(part) else near.take(part - first)
 
 
 def take_column(table: pa.Table, name: str, rows: NDArray[np.int64]) -> ChunkedArray:

@@ -3,6 +3,7 @@
 import io
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import chain
 
 import numpy as np
 from numpy.typing import NDArray
@@ -54,7 +55,7 @@ class ImageEncoder(AbstractEncoder):
         """Choose the form: the most frequent size, at most `max_side` a side; grey where no image has colour."""
         sizes: dict[tuple[int, int], int] = {}
         num_channels = 1
-        for data in _read_encoded(part):
+        for data in chain.from_iterable(_read_encoded(part)):
             with Image.open(io.BytesIO(data)) as image:
                 sizes[image.size] = sizes.get(image.size, 0) + 1
                 if image.mode not in _GREY_MODES:
@@ -83,14 +84,14 @@ class ImageEncoder(AbstractEncoder):
         return ImageExamples(pixels, self._mean, self._std, part.labels, num_classes)
 
     def _decode_batches(self, part: Part) -> Iterator[Array]:
-        for batch in take_batches(part.table, part.rows, _BATCH_IMAGES):
-            images = (decode_image(data, self._max_pixels) for data in batch.column(0).to_pylist())
+        for encoded in _read_encoded(part):
+            images = (decode_image(data, self._max_pixels) for data in encoded)
             yield np.stack([self._format.convert(image) for image in images])
 
 
-def _read_encoded(part: Part) -> Iterator[bytes]:
+def _read_encoded(part: Part) -> Iterator[list[bytes]]:
     for batch in take_batches(part.table, part.rows, _BATCH_IMAGES):
-        yield from batch.column(0).to_pylist()
+        yield [data or b"" for data in batch.column(0).to_pylist()]
 
 
 def _measure(pixels: Array) -> tuple[NDArray[np.float64], NDArray[np.float64]]:

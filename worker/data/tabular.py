@@ -1,11 +1,11 @@
 """Tabular encoding: numbers standardised with missing ones marked, categories one-hot with one for the unseen."""
 
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from service.storage.arrow_types import ChunkedArray
@@ -55,10 +55,9 @@ class CategoricalColumn:
 
     def encode(self, column: ChunkedArray) -> NDArray[np.int32]:
         """Return (B,) codes."""
-        positions = pc.index_in(column, value_set=pa.array(self.values, column.type))
-        known = pc.fill_null(positions, -1).to_numpy().astype(np.int32)
-        codes = np.where(known >= 0, known + 2, OTHER_CODE)
-        return np.where(pc.is_null(column).to_numpy(), MISSING_CODE, codes).astype(np.int32)
+        codes: dict[object, int] = {None: MISSING_CODE}
+        codes |= {value: code for code, value in enumerate(self.values, OTHER_CODE + 1)}
+        return np.array([codes.get(value, OTHER_CODE) for value in column.to_pylist()], dtype=np.int32)
 
 
 class TabularEncoder(AbstractEncoder):
@@ -128,8 +127,8 @@ def _fit_numeric(name: str, column: ChunkedArray, notes: list[str]) -> NumericCo
 
 
 def _fit_categorical(name: str, column: ChunkedArray, notes: list[str]) -> CategoricalColumn:
-    counts = pc.value_counts(column.drop_null()).to_pylist()
-    pairs = sorted((-item["counts"], item["values"]) for item in counts)
+    counts = Counter(value for value in column.to_pylist() if value is not None)
+    pairs = sorted((-count, value) for value, count in counts.items())
     if len(pairs) > MAX_CATEGORIES:
         notes.append(
             f"column {name!r} has {len(pairs)} values; the {MAX_CATEGORIES} most frequent have a category each, "

@@ -4,8 +4,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.compute as pc
 import torch
 from numpy.typing import NDArray
 
@@ -115,9 +113,6 @@ def _keep_heaviest(example: NDArray[np.int64], weights: NDArray[np.float64]) -> 
 def _read_texts(part: Part) -> Iterator[tuple[list[str], int]]:
     """Yield texts, cut to their first characters, with the number of those that were cut."""
     for batch in take_batches(part.table, part.rows, _BATCH_TEXTS):
-        column = batch.column(0)
-        num_cut = pc.sum(pc.greater(pc.utf8_length(column), MAX_CHARACTERS)).as_py() or 0
-        yield (
-            pc.utf8_slice_codeunits(pc.fill_null(column, pa.scalar("", column.type)), 0, MAX_CHARACTERS).to_pylist(),
-            num_cut,
-        )
+        texts = [text or "" for text in batch.column(0).to_pylist()]
+        num_cut = sum(len(text) > MAX_CHARACTERS for text in texts)
+        yield [text[:MAX_CHARACTERS] for text in texts], num_cut

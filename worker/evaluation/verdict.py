@@ -6,6 +6,7 @@ from typing import Any, Literal
 from numpy.typing import NDArray
 
 from service.results.schemas import Comparison
+from worker.evaluation.arms import ArmName
 from worker.evaluation.statistics import estimate_mean
 
 Control = Literal["full", "random"]
@@ -24,7 +25,7 @@ _WORDS: Mapping[Control, tuple[str, str, str]] = {
 }
 
 
-def compare_arms(correct: Mapping[str, NDArray[Any]]) -> list[Comparison]:
+def compare_arms(correct: Mapping[ArmName, NDArray[Any]]) -> list[Comparison]:
     """Return the paired differences of the curated arm and each control that was trained.
 
     Args:

@@ -1,7 +1,7 @@
 """Networks for images: a small one of our own, and ResNet-18 with a stem for small images."""
 
-import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.functional import relu
 
 # Legend: B examples, C channels, H height, W width.
 
@@ -27,8 +27,12 @@ class MeanPool(nn.Module):
         return features_BCHW.mean(dim=(2, 3))
 
 
-def build_cnn(num_channels: int, height: int, width: int, num_classes: int) -> nn.Module:
-    """Return a small convolutional network: halved in size while more than 4 pixels are left, then averaged."""
+def build_cnn(sizes: tuple[int, ...], num_classes: int) -> nn.Module:
+    """Return a small convolutional network for images of sizes (C, H, W).
+
+    They are halved while more than 4 pixels a side are left, then averaged.
+    """
+    num_channels, height, width = sizes
     layers: list[nn.Module] = [ConvolutionBlock(num_channels, 32, stride=1)]
     side, filters = min(height, width), 32
     while side > 4:
@@ -55,12 +59,16 @@ class ResidualBlock(nn.Module):
 
     def forward(self, inputs_BCHW: Tensor) -> Tensor:
         """Return the block's features."""
-        hidden = F.relu(self.first_norm(self.first(inputs_BCHW)))
-        return F.relu(self.second_norm(self.second(hidden)) + self.shortcut(inputs_BCHW))
+        hidden = relu(self.first_norm(self.first(inputs_BCHW)))
+        return relu(self.second_norm(self.second(hidden)) + self.shortcut(inputs_BCHW))
 
 
-def build_resnet18(num_channels: int, height: int, width: int, num_classes: int) -> nn.Module:
-    """Return ResNet-18; images up to 64 pixels get a 3x3 stem without pooling, larger ones the 7x7 stem."""
+def build_resnet18(sizes: tuple[int, ...], num_classes: int) -> nn.Module:
+    """Return ResNet-18 for images of sizes (C, H, W).
+
+    Images of up to 64 pixels a side get a 3x3 stem without pooling, larger ones the 7x7 stem.
+    """
+    num_channels, height, width = sizes
     if max(height, width) <= _SMALL_SIDE:
         stem: list[nn.Module] = [nn.Conv2d(num_channels, 64, 3, padding=1, bias=False)]
         pool: list[nn.Module] = []

@@ -40,27 +40,29 @@ def resolve_options(document: JobDocument, model_name: str, num_train: int, *, j
     defaults = TRAINING_DEFAULTS[model_name.partition(":")[0]]
     largest = max(1, num_train // 2) if judges_itself else num_train
     batch_size = min(training.batch_size or defaults.batch_size, largest)
-    given = {
-        "momentum": training.momentum,
-        "meta_lr": method.meta_lr,
-        "meta_batch_size": method.meta_batch_size,
-        "perturbation_scale": method.perturbation_scale,
-        "ema_decay": method.ema_decay,
-    }
+    usual = CurationOptions()
     return CurationOptions(
         epochs=training.epochs or _choose_epochs(defaults, batch_size, num_train),
         batch_size=batch_size,
         optimizer=training.optimizer,
         lr=training.lr or defaults.lr,
-        weight_decay=defaults.weight_decay if training.weight_decay is None else training.weight_decay,
+        weight_decay=_first(training.weight_decay, defaults.weight_decay),
+        momentum=_first(training.momentum, usual.momentum),
         seed=training.seed,
         learned=method.learned,
+        meta_lr=method.meta_lr or usual.meta_lr,
+        meta_batch_size=method.meta_batch_size,
         unroll_steps=method.unroll_steps,
         warmup_steps=method.warmup_steps,
         route=method.route,
+        perturbation_scale=method.perturbation_scale,
         averaged_checkpoints=method.averaged_checkpoints,
-        **{name: value for name, value in given.items() if value is not None},
+        ema_decay=_first(method.ema_decay, usual.ema_decay),
     )
+
+
+def _first(given: float | None, default: float) -> float:
+    return default if given is None else given
 
 
 def _choose_epochs(defaults: TrainingDefaults, batch_size: int, num_train: int) -> int:

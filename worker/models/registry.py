@@ -16,8 +16,8 @@ _BUILDERS: Mapping[str, Callable[[InputShape, int], nn.Module]] = {
     "linear": lambda shape, num_classes: build_linear(math.prod(shape.sizes), num_classes),
     "mlp": lambda shape, num_classes: build_mlp(math.prod(shape.sizes), num_classes),
     "text": lambda shape, num_classes: BagClassifier(shape.sizes[0], num_classes),
-    "cnn": lambda shape, num_classes: build_cnn(*shape.sizes, num_classes),
-    "resnet18": lambda shape, num_classes: build_resnet18(*shape.sizes, num_classes),
+    "cnn": lambda shape, num_classes: build_cnn(shape.sizes, num_classes),
+    "resnet18": lambda shape, num_classes: build_resnet18(shape.sizes, num_classes),
 }
 MODEL_NAMES = tuple(_BUILDERS)
 

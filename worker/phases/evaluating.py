@@ -1,6 +1,7 @@
 """Evaluating: the arms are trained by equal steps, with several seeds, and compared on the test set."""
 
 from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 import torch
@@ -133,7 +134,12 @@ class _Evaluator:
             self._context.progress.advance(done, num_examples=report.num_examples)
             if not trainer.is_done(state):
                 num_steps = run.index * self._num_steps + report.step
-                self._boundary.cross(lambda at=num_steps: self._make_checkpoint(at, run, trainer.export(state)))
+                self._boundary.cross(partial(self._checkpoint_midway, trainer, state, run, num_steps))
+
+    def _checkpoint_midway(
+        self, trainer: PlainTrainer, state: TrainingState, run: ArmRun, num_steps: int
+    ) -> Checkpoint:
+        return self._make_checkpoint(num_steps, run, trainer.export(state))
 
     def _make_checkpoint(
         self, num_steps: int, run: ArmRun | None, export: tuple[dict[str, Tensor], dict[str, JSON]] | None

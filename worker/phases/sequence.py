@@ -25,7 +25,7 @@ from worker.stop import StopFlag
 
 
 def run_phases(
-    database: Database, settings: Settings, device: torch.device, job_id: str, attempt: int, stop: StopFlag
+    database: Database, settings: Settings, job_id: str, attempt: int, *, device: torch.device, stop: StopFlag
 ) -> None:
     """Carry out an attempt that holds its job, from the document to the committed results.
 

@@ -3,7 +3,6 @@
 import hashlib
 
 from service.attempts.repository import AttemptRepository
-from service.jobs.document import document_digest
 from service.jobs.state import Phase
 from service.results.rows import encode_chunk
 from service.results.schemas import EvaluationSummary
@@ -37,8 +36,8 @@ def store_results(
         classes.add(chunk.batch)
         sources.add(chunk.batch)
         context.progress.advance((chunk.row_start + chunk.batch.num_rows) / len(train))
-    document, digest = context.document, document_digest(context.document)
-    summary = build_summary(document, data, outcome, evaluation, classes, sources)
+    document = context.document
+    summary = build_summary(document, data, outcome, evaluation, classes=classes, sources=sources)
     result = ResultTable(
         job_id=claim.job_id,
         attempt=claim.attempt,
@@ -46,7 +45,7 @@ def store_results(
         num_labelled=len(data.labelled),
         num_kept=outcome.num_kept,
         summary=summary.model_dump(mode="json"),
-        manifest=build_facts(document, digest, data, outcome, summary, context.device),
+        manifest=build_facts(document, data, outcome, summary, context.device),
     )
     shown = previews.build(claim.job_id, claim.attempt, data.tables.kind)
     with context.database.write() as session:

@@ -6,7 +6,7 @@ from urllib.parse import urlsplit
 
 import torch
 
-from service.jobs.document import JobDocument
+from service.jobs.document import JobDocument, document_digest
 from service.results.schemas import Summary
 from worker.devices import describe_device
 from worker.models.registry import count_parameters
@@ -18,7 +18,7 @@ _NORMALISATION = "mean 1 over labelled rows"
 
 
 def build_facts(
-    document: JobDocument, digest: str, data: JobData, outcome: Outcome, summary: Summary, device: torch.device
+    document: JobDocument, data: JobData, outcome: Outcome, summary: Summary, device: torch.device
 ) -> dict[str, Any]:
     """Return what the manifest says beyond the selection and the outputs."""
     tables, facts = data.tables, outcome.decisions.facts
@@ -57,7 +57,7 @@ def build_facts(
         "meta_set": _describe_meta(document, data),
         "labels": {"names": list(tables.label_map.values), "type": str(tables.label_map.type)},
         "evaluation": fields["evaluation"],
-        "document_digest": digest,
+        "document_digest": document_digest(document),
     }
 
 

@@ -40,11 +40,11 @@ class PreviewBuilder:
     def add(self, batch: pa.RecordBatch, row_start: int) -> None:
         """Take the rows to preview out of a chunk."""
         inside = self._rows[(self._rows >= row_start) & (self._rows < row_start + batch.num_rows)]
-        self._stored += batch.take(pa.array(inside - row_start)).to_pylist()
+        self._stored += batch.take(inside - row_start).to_pylist()
 
     def build(self, job_id: str, attempt: int, kind: str) -> list[PreviewTable]:
         """Return the previews, by row."""
-        inputs = self._train.inputs.take(pa.array(self._rows)).to_pylist()
+        inputs = self._train.inputs.take(self._rows).to_pylist()
         return [
             self._build_one(job_id, attempt, stored, self._render(kind, shown))
             for stored, shown in zip(self._stored, inputs, strict=True)

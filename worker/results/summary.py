@@ -19,6 +19,7 @@ def build_summary(
     data: JobData,
     outcome: Outcome,
     evaluation: EvaluationSummary | None,
+    *,
     classes: GroupCounts,
     sources: GroupCounts,
 ) -> Summary:
