@@ -63,16 +63,18 @@ def answer_error(request: Request, error: Exception) -> Response:
     """Return the answer to a request that failed: problem+json, or a plain page where a browser asked for one."""
     known = _name_error(request, error)
     status = STATUS_OF_CODE.get(known.code, HTTPStatus.INTERNAL_SERVER_ERROR)
-    if status >= HTTPStatus.INTERNAL_SERVER_ERROR:
-        _log.error("request failed", code=known.code, exc_info=error)
+    if known.code == "internal_error":
+        _log.error("request failed", exc_info=error)
+    elif status >= HTTPStatus.INTERNAL_SERVER_ERROR:
+        _log.warning("request failed", code=known.code, message=known.message)
     headers = dict(error.headers or {}) if isinstance(error, HTTPException) else {}
     headers |= getattr(error, "headers", None) or {}
     if status == HTTPStatus.UNAUTHORIZED:
         headers["WWW-Authenticate"] = "Bearer"
     document = _build_document(request, known, status)
     if _wants_page(request):
-        return render_page("problem.html", status, headers, problem=document)
-    return JSONResponse(document.model_dump(), status, headers, media_type=PROBLEM_MEDIA_TYPE)
+        return render_page("problem.html", status.value, headers, problem=document)
+    return JSONResponse(document.model_dump(), status.value, headers, media_type=PROBLEM_MEDIA_TYPE)
 
 
 def _name_error(request: Request, error: Exception) -> ServiceError:

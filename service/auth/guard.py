@@ -36,9 +36,10 @@ class AccessGuard:
             return
         request = Request(scope, receive)
         try:
+            _check_text(request)
             self._check_host(request)
             _check_origin(request)
-            if not _is_open(request.url.path):
+            if not _is_open(request.scope["path"]):
                 await self._check_access(request)
         except ServiceError as exc:
             await answer_error(request, exc)(scope, receive, send)
@@ -71,6 +72,14 @@ class AccessGuard:
         _check_same_site(request)
         if not await run_in_threadpool(self._access.has_session, token):
             raise _refuse("The session has ended.")
+
+
+def _check_text(request: Request) -> None:
+    """Refuse NUL, which no name, label or id has and no database stores in text."""
+    if "\0" in request.scope["path"]:
+        raise ServiceError("not_found", "There is no route with a NUL character in its path.")
+    if b"%00" in request.scope["query_string"]:
+        raise ServiceError("invalid_query", "The query holds a NUL character; wanted text without.", param="query")
 
 
 def _is_open(path: str) -> bool:

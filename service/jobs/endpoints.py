@@ -19,8 +19,7 @@ from service.jobs.state import JobState
 
 router = APIRouter(prefix="/v1/jobs", tags=["jobs"])
 
-# Postgres stores no NUL in text, and no name or label has one.
-Text = Annotated[str, Field(max_length=300, pattern=r"^[^\x00]*$")]
+Text = Annotated[str, Field(max_length=400)]
 _DOCUMENT_SCHEMA = {"schema": {"$ref": "#/components/schemas/JobDocument"}}
 _SUBMIT_BODY = {
     "requestBody": {

@@ -34,7 +34,7 @@ class RowReader:
                 chunk = ResultRepository(session).find_next_chunk(self.result, after_index=index, first_row=first_row)
             if chunk is None:
                 break
-            if next_row is not None and chunk.row_start != next_row:
+            if chunk.row_start != next_row if next_row is not None else chunk.row_start > first_row:
                 raise self._damaged("a chunk is missing", index + 1)
             if hashlib.sha256(chunk.data).hexdigest() != chunk.sha256:
                 raise self._damaged("a chunk's digest differs", chunk.index)

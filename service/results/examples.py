@@ -144,7 +144,7 @@ def _filter(batch: pa.RecordBatch, query: ExampleQuery, num_kept: int) -> npt.ND
     return wanted
 
 
-def _equals(column: pa.Array[Any], text: str) -> npt.NDArray[np.bool_]:
+def _equals(column: "pa.Array[Any]", text: str) -> npt.NDArray[np.bool_]:
     if pa.types.is_integer(column.type):
         try:
             value = pa.scalar(int(text), column.type)

@@ -6,7 +6,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from service.results.chunks import RowReader
 from service.results.rows import name_group
@@ -42,9 +41,9 @@ def select_again(summary: Summary, reader: RowReader, num_kept: int) -> Summary:
     )
 
 
-def _count(counts: Counter[str], column: pa.Array[Any], kept: npt.NDArray[np.bool_]) -> None:
-    for entry in pc.value_counts(column.filter(pa.array(kept, pa.bool_()))).to_pylist():
-        counts[name_group(entry["values"])] += entry["counts"]
+def _count(counts: Counter[str], column: "pa.Array[Any]", kept: npt.NDArray[np.bool_]) -> None:
+    for value, count in Counter(column.filter(pa.array(kept, pa.bool_())).to_pylist()).items():
+        counts[name_group(value)] += count
 
 
 def _regroup(group: GroupSummary, counts: Counter[str]) -> GroupSummary:
