@@ -4,6 +4,7 @@ The supervisor that started it holds the lease and the other end of standard inp
 ends at once. SIGTERM asks for a checkpoint at the next step boundary. The exit code says how it ended (`exits`).
 """
 
+import os
 import sys
 from collections.abc import Sequence
 
@@ -55,6 +56,8 @@ def main(arguments: Sequence[str]) -> int:
     """Run the attempt that the command line names."""
     job_id, attempt = arguments[0], int(arguments[1])
     watch_parent(STALE)
+    # Threads that spin while they wait slow each other down tenfold on a busy machine; read when torch loads.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     stop = StopFlag()
     stop.listen()
     settings = Settings()
