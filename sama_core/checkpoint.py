@@ -50,8 +50,8 @@ def restore_module(module: nn.Module, name: str, tensors: Mapping[str, Tensor]) 
         raise CheckpointError(f"checkpoint: {name}: {error}") from error
 
 
-def restore_tensors(targets: Mapping[str, Tensor], tensors: Mapping[str, Tensor]) -> None:
-    """Copy tensors into ``targets`` of the same names, in place.
+def restore_tensors(targets: Mapping[str, Tensor], tensors: Mapping[str, Tensor], prefix: str = "") -> None:
+    """Copy tensors into ``targets`` of the same names, in place; with a prefix those under ``prefix/``.
 
     Raises:
         CheckpointError: a tensor is missing or of another shape.
@@ -62,7 +62,8 @@ def restore_tensors(targets: Mapping[str, Tensor], tensors: Mapping[str, Tensor]
         >>> target
         tensor([1.])
     """
-    for name, target in targets.items():
+    for key, target in targets.items():
+        name = f"{prefix}/{key}" if prefix else key
         source = tensors.get(name)
         if source is None or source.shape != target.shape:
             seen = "missing" if source is None else f"of shape {tuple(source.shape)}"

@@ -3,13 +3,9 @@
 Shape suffixes: N examples, B of a batch, C classes, F features.
 """
 
-from collections.abc import Mapping
-
 import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
-
-from sama_core.checkpoint import restore_tensors
 
 FEATURE_NAMES = ("loss", "margin", "disagreement", "average_p_given")
 _DECAY = 0.98
@@ -61,17 +57,13 @@ class FeatureMemory:
         return standard.clamp(-_LIMIT, _LIMIT)
 
     def export(self) -> dict[str, Tensor]:
-        """Return the memory by name."""
+        """Return the memory itself by name: what a checkpoint copies from and restores into."""
         return {
             "raw": self.raw_NF,
             "seen": self.seen_N,
             "moments": self._moments_2F,
             "mass": self._mass,
         }
-
-    def restore(self, tensors: Mapping[str, Tensor]) -> None:
-        """Put an export back."""
-        restore_tensors(self.export(), tensors)
 
 
 def compute_margins(logits: Tensor, labels: Tensor) -> Tensor:

@@ -3,12 +3,8 @@
 Shape suffixes: N examples, B of a batch, C classes.
 """
 
-from collections.abc import Mapping
-
 import torch
 from torch import Tensor
-
-from sama_core.checkpoint import restore_tensors
 
 
 class RunningProbabilities:
@@ -44,9 +40,5 @@ class RunningProbabilities:
         return (self.sums_NC[rows, labels] + given_B) / (self.visits_N[rows] + 1.0)
 
     def export(self) -> dict[str, Tensor]:
-        """Return the memory by name."""
+        """Return the memory itself by name: what a checkpoint copies from and restores into."""
         return {"sums": self.sums_NC, "visits": self.visits_N}
-
-    def restore(self, tensors: Mapping[str, Tensor]) -> None:
-        """Put an export back."""
-        restore_tensors(self.export(), tensors)

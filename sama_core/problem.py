@@ -91,6 +91,7 @@ class BilevelProblem:
     def __init__(self, network: nn.Module, learned: AbstractLearned, device: torch.device) -> None:
         self.network, self.learned, self.device = network, learned, device
         self.params = {name: p for name, p in network.named_parameters() if p.requires_grad}
+        self._learned_dtype = next(learned.parameters()).dtype
         self.names = {id(p): name for name, p in self.params.items()}
         if not self.params:
             raise NetworkError("network: no trainable parameter; wanted at least one that requires a gradient")
@@ -101,7 +102,7 @@ class BilevelProblem:
         logits_BC = functional_call(self.network, {**params, **buffers}, (batch.inputs,))
         return compute_losses(logits_BC, batch.labels)
 
-    def weigh(self, batch: Batch, features: Tensor) -> Tensor:
-        """Return the weight of each example (B,); the features (B, F) are constants."""
-        weights_B: Tensor = self.learned(batch.rows, features.detach())
+    def weigh(self, rows: Tensor, features: Tensor) -> Tensor:
+        """Return the weight of each of ``rows`` (B,); their features (B, F) are constants."""
+        weights_B: Tensor = self.learned(rows, features.detach().to(self._learned_dtype))
         return weights_B

@@ -110,7 +110,8 @@ class BilevelSolver:
         else:
             seed_device(derive_seed(self.options.seed, "weight-network"), base.device)
             learned = WeightNetwork(len(FEATURE_NAMES))
-        return learned.to(base.device)
+        is_double = any(p.dtype == torch.float64 for p in base.network.parameters())
+        return learned.to(base.device, torch.float64 if is_double else torch.float32)
 
     def _plan_meta(self, base: BaseLevel, meta: AbstractExamples | None) -> AbstractMetaPlan:
         options = self.options
@@ -150,7 +151,7 @@ class BilevelSolver:
             state.probabilities.add(batch.rows, shares_BC)
             raw_BF = compute_features(logits_BC, average_BC, batch.labels, given_B)
             features_BF = state.features.observe(batch.rows, raw_BF)
-            weights_B = state.problem.weigh(batch, features_BF)
+            weights_B = state.problem.weigh(batch.rows, features_BF)
         return features_BF, weights_B, losses_B
 
     def _improve(self, state: BilevelState, done: BaseStep) -> HypergradientEstimate:
@@ -174,7 +175,7 @@ class BilevelSolver:
         spacing = max(1, num_steps // (2 * num_slots))
         slot, rest = divmod(num_steps - state.base.step, spacing)
         if rest == 0 and slot < num_slots:
-            state.checkpoints[num_slots - 1 - slot] = weigh_all(state)
+            state.checkpoints[num_slots - 1 - slot] = _weigh_all(state)
 
     def export(self, state: BilevelState) -> dict[str, Tensor]:
         """Return the whole state as copies, by flat name."""
@@ -200,7 +201,7 @@ class BilevelSolver:
         restore_tensors(counts, tensors)
         state.base.restore(tensors)
         for prefix, group in self._memory(state).items():
-            restore_tensors(group, take_prefix(prefix, tensors))
+            restore_tensors(group, tensors, prefix)
         restore_optimizer(state.meta_optimizer, take_prefix("meta_optimizer", tensors))
         state.num_meta_steps = int(counts["num_meta_steps"])
         state.average.num_updates = int(counts["num_averages"])
@@ -215,11 +216,11 @@ class BilevelSolver:
         }
 
 
-def weigh_all(state: BilevelState) -> Tensor:
+def _weigh_all(state: BilevelState) -> Tensor:
     """Return the weight of every example by its last features, mean 1 over those seen, NaN where never seen (N,)."""
     seen_N = state.features.seen_N
     rows_N = torch.arange(len(seen_N), device=seen_N.device)
-    weights_N = state.problem.learned(rows_N, state.features.recall())
+    weights_N = state.problem.weigh(rows_N, state.features.recall()).to(state.checkpoints.dtype)
     weights_N = torch.where(seen_N, weights_N, torch.nan)
     return weights_N / weights_N.nanmean()
 

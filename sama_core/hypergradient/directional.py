@@ -169,6 +169,13 @@ def choose_route(name: str, scale: float | None, problem: BilevelProblem, batch:
 
     Returns:
         The route, and one sentence saying why.
+
+    Example:
+        >>> from sama_core.meta.example_logits import ExampleLogits
+        >>> problem = BilevelProblem(torch.nn.Linear(2, 2), ExampleLogits(1), torch.device("cpu"))
+        >>> batch = Batch(torch.tensor([0]), torch.ones(1, 2), torch.tensor([1]), seed=0)
+        >>> choose_route("auto", None, problem, batch)[1]
+        'forward-mode: exact, and every layer of this network has a forward derivative'
     """
     if name == FiniteDifferenceRoute.name:
         return FiniteDifferenceRoute(scale), "finite-difference, as asked for"

@@ -34,7 +34,7 @@ class ExactHypergradient(AbstractHypergradient):
             params = dict(zip(names, theta, strict=True))
             buffers = {name: buffer.clone() for name, buffer in base.snapshot.buffers.items()}
             losses_B = problem.evaluate(params, buffers, base.batch)
-            base_loss = (problem.weigh(base.batch, base.features) * losses_B).mean()
+            base_loss = (problem.weigh(base.batch.rows, base.features) * losses_B).mean()
             gradients = list(torch.autograd.grad(base_loss, theta, create_graph=True))
             stepped = self._step(optimizer, base, views, gradients)
             after = dict(zip(names, stepped, strict=True))

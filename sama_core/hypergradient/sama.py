@@ -62,11 +62,11 @@ class SamaHypergradient(AbstractHypergradient):
             gradients=_name(problem, views, [g for view in views for g in view.gradients]),
         )
         with torch.enable_grad():
-            weights_B = problem.weigh(base.batch, base.features)
+            weights_B = problem.weigh(base.batch.rows, base.features)
         hypergradient = torch.autograd.grad(
             weights_B,
             list(problem.learned.parameters()),
-            grad_outputs=-derivatives_B / len(derivatives_B),
+            grad_outputs=(-derivatives_B / len(derivatives_B)).to(weights_B.dtype),
             materialize_grads=True,
         )
         return HypergradientEstimate(list(hypergradient), meta_loss.detach())

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from sama_core.checkpoint import add_prefix, check_header, restore_tensors, take_prefix
+from sama_core.checkpoint import add_prefix, check_header, restore_tensors
 from sama_core.decisions import Decisions, make_decisions
 from sama_core.method import AbstractMethod, check_finished
 from sama_core.options import CurationOptions
@@ -121,7 +121,7 @@ class AbstractTrackedScore(AbstractMethod[TrackedState]):
         check_header(values, self._describe(state))
         state.training.base.restore(tensors)
         for prefix, group in self._memory(state).items():
-            restore_tensors(group, take_prefix(prefix, tensors))
+            restore_tensors(group, tensors, prefix)
 
     def _memory(self, state: TrackedState) -> dict[str, dict[str, Tensor]]:
         return {

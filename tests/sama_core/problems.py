@@ -75,7 +75,7 @@ def take_base_step(
     seed_device(batch.seed, CPU)
     losses = compute_losses(problem.network(batch.inputs), batch.labels)
     optimizer.zero_grad()
-    (problem.weigh(batch, features).detach() * losses).mean().backward()
+    (problem.weigh(batch.rows, features).detach() * losses).mean().backward()
     optimizer.step()
     return BaseStep(snapshot, batch, features)
 
@@ -131,6 +131,4 @@ def build_examples(num_rows: int = 48, seed: int = 0, flipped: float = 0.0) -> T
 def build_small_network(seed: int = 0) -> nn.Sequential:
     """Return a float32 network for the plane, with BatchNorm and dropout."""
     torch.manual_seed(seed)
-    return nn.Sequential(
-        nn.Linear(2, 16), nn.BatchNorm1d(16), nn.ReLU(), nn.Dropout(0.2), nn.Linear(16, NUM_CLASSES)
-    )
+    return nn.Sequential(nn.Linear(2, 16), nn.BatchNorm1d(16), nn.ReLU(), nn.Dropout(0.2), nn.Linear(16, NUM_CLASSES))

@@ -31,9 +31,7 @@ def test_functional_step_equals_the_real_one(name: str, num_steps: int) -> None:
     stepped, after = _step(optimizer, snapshot.params[id(param)], param.grad, state)
     torch.testing.assert_close(stepped, param.detach(), rtol=1e-14, atol=1e-16)
     for key, value in after.items():
-        torch.testing.assert_close(
-            value, optimizer.state[param][key], rtol=1e-13, atol=1e-16, check_dtype=False
-        )
+        torch.testing.assert_close(value, optimizer.state[param][key], rtol=1e-13, atol=1e-16, check_dtype=False)
 
 
 @pytest.mark.parametrize("num_steps", [1, 2, 12])

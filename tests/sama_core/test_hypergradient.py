@@ -87,7 +87,7 @@ def test_features_are_constants() -> None:
     """Trap 1: a gradient must not flow through what the weight network sees."""
     scene = build_scene("sgd")
     features = scene.base.features.clone().requires_grad_()
-    weights = scene.problem.weigh(scene.base.batch, features)
+    weights = scene.problem.weigh(scene.base.batch.rows, features)
     weights.sum().backward()
     assert features.grad is None
 
