@@ -47,8 +47,6 @@ class Deployment:
         for process in self._processes:
             kill_family(process)
         self.database.dispose()
-        if error is not None:
-            sys.stderr.write(self.read_log())
 
     def start(self, module: str, *arguments: str, **environment: str) -> subprocess.Popen[bytes]:
         """Start `python -m module` with these settings; its output goes to the log."""
@@ -107,7 +105,7 @@ class Deployment:
         deadline = time.monotonic() + seconds
         while not is_so():
             if time.monotonic() > deadline:
-                raise AssertionError(f"waited {seconds:.0f} s for {what}")
+                raise AssertionError(f"waited {seconds:.0f} s for {what}; the log ends:\n{self.read_log()}")
             time.sleep(_POLL_SECONDS)
 
     def wait_for_state(self, job_id: str, states: Collection[str] = FINAL_STATES, seconds: float = WAIT_SECONDS) -> str:
