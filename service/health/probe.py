@@ -15,7 +15,8 @@ def main() -> int:
     # The address a server listens on may be a wildcard, which is no address to call.
     url = f"http://127.0.0.1:{settings.port}/healthz"
     try:
-        answer = httpx.get(url, timeout=_TIMEOUT_SECONDS)
+        # Asked by a name that the server answers for, whatever names it was given.
+        answer = httpx.get(url, headers={"Host": settings.allowed_hosts[0]}, timeout=_TIMEOUT_SECONDS)
     except httpx.HTTPError as error:
         sys.stderr.write(f"error: {url} does not answer: {type(error).__name__}\n")
         return 1

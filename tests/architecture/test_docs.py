@@ -1,6 +1,8 @@
 """The docs, held against the code: what they name exists, and what exists they name."""
 
 import re
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import get_args
@@ -9,9 +11,13 @@ import pytest
 import yaml
 from pydantic import BaseModel
 
+from service.attempts.state import Failure
+from service.exception_handlers import STATUS_OF_CODE
 from service.jobs.document import JobDocument, parse_document
+from service.main import create_app
 from service.results.rows import rows_schema
 from service.settings import Settings
+from worker import failures
 
 ROOT = Path(__file__).parents[2]
 DOCS = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -82,3 +88,28 @@ def test_make_targets_named_in_the_docs_exist() -> None:
     targets = set(re.findall(r"^([a-z-]+):", _read("Makefile"), re.MULTILINE))
     for path in [*DOCS, ROOT / "CONTRIBUTING.md"]:
         assert set(re.findall(r"`make ([a-z-]+)", path.read_text())) <= targets, path.name
+
+
+def test_every_route_is_documented(tmp_path: Path) -> None:
+    text = _read("docs/reference/http.md")
+    paths = create_app(Settings(data_dir=tmp_path)).openapi()["paths"]
+    routes = [f"`{method.upper()} {path}`" for path, methods in paths.items() for method in methods]
+    assert len(routes) > 15
+    assert not [route for route in routes if route not in text]
+
+
+@pytest.mark.parametrize("code", STATUS_OF_CODE)
+def test_every_error_code_is_documented(code: str) -> None:
+    assert f"`{code}`" in _read("docs/reference/http.md")
+
+
+@pytest.mark.parametrize("failure", [value for value in vars(failures).values() if isinstance(value, Failure)])
+def test_every_failure_is_documented(failure: Failure) -> None:
+    assert f"| `{failure.code}` | {failure.message} | {failure.hint} |" in _read("docs/reference/http.md")
+
+
+def test_every_command_is_documented() -> None:
+    shown = subprocess.run([sys.executable, "-m", "service.cli", "--help"], capture_output=True, text=True, check=True)
+    commands = re.findall(r"^  ([a-z]+)  +[A-Z]", shown.stdout, re.MULTILINE)
+    assert len(commands) == 14
+    assert not [name for name in commands if f"| `sama {name}" not in _read("docs/reference/cli.md")]

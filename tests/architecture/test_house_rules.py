@@ -13,7 +13,7 @@ SOURCES = sorted(path for package in PACKAGES for path in (ROOT / package).rglob
 PYTHON_FILES = SOURCES + sorted((ROOT / "tests").rglob("*.py")) + sorted((ROOT / "benchmarks").rglob("*.py"))
 VAGUE_NAMES = {"utils", "util", "helpers", "helper", "misc", "common", "manager", "tools", "stuff"}
 # Words that the glossary (docs/glossary.md) replaces by others.
-AVOIDED_WORDS = {"hypergrad", "jvp_grads", "meta_grad", "precondition", "inner_loop", "outer_loop", "inner_iters", "prune_rate"}
+AVOIDED_WORDS = {"jvp", "meta_grads", "precondition", "inner_loop", "outer_loop", "inner_iters", "prune_rate"}
 
 
 def test_there_is_something_to_check() -> None:
@@ -35,11 +35,16 @@ def _functions(tree: ast.AST) -> list[ast.FunctionDef | ast.AsyncFunctionDef]:
     return [node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)]
 
 
-@pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(ROOT)))
+# A migration is one long list of statements, so its functions may be long.
+@pytest.mark.parametrize(
+    "path", [path for path in SOURCES if path.parent.name != "versions"], ids=lambda path: str(path.relative_to(ROOT))
+)
 def test_functions_are_short_and_classes_small(path: Path) -> None:
     tree = ast.parse(path.read_text())
     for function in _functions(tree):
-        body = [node for node in function.body if not (isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant))]
+        body = [
+            node for node in function.body if not (isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant))
+        ]
         lines = (body[-1].end_lineno or 0) - body[0].lineno + 1 if body else 0
         assert lines <= 60, f"{function.name} has {lines} lines"
     for node in ast.walk(tree):
