@@ -16,6 +16,8 @@ from service.auth.endpoints import router as auth_router
 from service.auth.guard import AccessGuard
 from service.auth.keys import load_api_key
 from service.auth.links import AccessService
+from service.dashboard.pages import create_router
+from service.dashboard.pages import create_router as create_dashboard_router
 from service.db.engine import create_database
 from service.db.migrate import migrate
 from service.exception_handlers import add_exception_handlers
@@ -68,7 +70,7 @@ def create_app(settings: Settings) -> FastAPI:
     app.state.is_stopping = lambda: False
     metrics = RequestMetrics(registry)
     registry.register(JobCollector(database, settings.lease_seconds))
-    for router in (health_router, auth_router, job_router, event_router, result_router):
+    for router in (health_router, auth_router, job_router, event_router, result_router, create_dashboard_router()):
         app.include_router(router)
     add_exception_handlers(app)
     # The last one added is the outermost.

@@ -6,7 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from redis import Redis
+from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
+from redis.retry import Retry
 from sqlalchemy.exc import SQLAlchemyError
 
 from service.attempts.workers import WorkerRepository
@@ -17,6 +19,8 @@ from service.settings import Settings
 
 _log = get_logger(__name__)
 _QUEUE_TIMEOUT_SECONDS = 2.0
+# Celery's way to write a unix socket; the client's own is unix://
+_CELERY_SOCKET = "redis+socket://"
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,9 +63,14 @@ class ReadinessService:
         if self._settings.broker_url is None:
             return None
         url = self._settings.broker_url.get_secret_value()
+        if url.startswith(_CELERY_SOCKET):
+            url = "unix://" + url.removeprefix(_CELERY_SOCKET).partition("?")[0]
         try:
             with Redis.from_url(
-                url, socket_timeout=_QUEUE_TIMEOUT_SECONDS, socket_connect_timeout=_QUEUE_TIMEOUT_SECONDS
+                url,
+                socket_timeout=_QUEUE_TIMEOUT_SECONDS,
+                socket_connect_timeout=_QUEUE_TIMEOUT_SECONDS,
+                retry=Retry(NoBackoff(), 0),
             ) as client:
                 client.ping()
         except (RedisError, OSError, ValueError) as exc:

@@ -30,8 +30,8 @@ class _Position:
     """How far one stream has come."""
 
     after_id: int
+    spoke_at: float
     shown: str = ""
-    spoke_at: float = 0.0
 
 
 @router.get(
@@ -69,7 +69,7 @@ async def follow_job(
 
     A caller that goes away cancels this generator at its next pause.
     """
-    position = _Position(after_id)
+    position = _Position(after_id, spoke_at=time.monotonic())
     while not is_ended():
         try:
             job, events = await run_in_threadpool(jobs.poll, job_id, after_id=position.after_id)

@@ -3,7 +3,6 @@
 from collections.abc import Iterator
 from pathlib import Path
 
-import httpx
 import pytest
 from fastapi import FastAPI
 from starlette.testclient import TestClient
@@ -31,7 +30,7 @@ def stranger(app: FastAPI) -> Iterator[TestClient]:
 
 
 @pytest.fixture
-def client(app: FastAPI, settings: Settings) -> Iterator[httpx.Client]:
+def client(app: FastAPI, settings: Settings) -> Iterator[TestClient]:
     """A client with the key."""
     key = load_api_key(settings).get_secret_value()
     client = TestClient(app, base_url="http://127.0.0.1:8000", headers={"Authorization": f"Bearer {key}"})

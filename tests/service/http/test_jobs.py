@@ -5,9 +5,9 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-import httpx
 import pytest
 import yaml
+from starlette.testclient import TestClient
 
 from service.db.engine import Database
 from service.jobs.tables import JobTable
@@ -16,7 +16,7 @@ from service.settings import Settings
 from tests.service.seeding import add_job, claim_job, finish_job, make_document
 
 
-def test_a_document_becomes_a_queued_job(client: httpx.Client, data_path: Path) -> None:
+def test_a_document_becomes_a_queued_job(client: TestClient, data_path: Path) -> None:
     answer = client.post("/v1/jobs", json=make_document(data_path))
     assert answer.status_code == 202
     job = answer.json()
@@ -29,7 +29,7 @@ def test_a_document_becomes_a_queued_job(client: httpx.Client, data_path: Path) 
 
 
 @pytest.mark.parametrize("media_type", ["application/yaml", "application/x-yaml", "text/yaml; charset=utf-8"])
-def test_yaml_is_taken_like_json(client: httpx.Client, data_path: Path, media_type: str) -> None:
+def test_yaml_is_taken_like_json(client: TestClient, data_path: Path, media_type: str) -> None:
     text = yaml.safe_dump(make_document(data_path))
     answer = client.post("/v1/jobs", content=text, headers={"Content-Type": media_type})
     assert answer.status_code == 202
@@ -38,7 +38,7 @@ def test_yaml_is_taken_like_json(client: httpx.Client, data_path: Path, media_ty
     assert again.json()["queue_position"] == 2
 
 
-def test_validate_only_reports_and_makes_no_job(client: httpx.Client, data_path: Path) -> None:
+def test_validate_only_reports_and_makes_no_job(client: TestClient, data_path: Path) -> None:
     answer = client.post("/v1/jobs?validate_only=true", json=make_document(data_path))
     assert answer.status_code == 200
     report = answer.json()
@@ -47,7 +47,7 @@ def test_validate_only_reports_and_makes_no_job(client: httpx.Client, data_path:
     assert client.get("/v1/jobs").json()["items"] == []
 
 
-def _problem(answer: httpx.Response, status: int, code: str) -> dict[str, Any]:
+def _problem(answer: Any, status: int, code: str) -> dict[str, Any]:
     assert answer.status_code == status, answer.text
     assert answer.headers["content-type"] == "application/problem+json"
     problem: dict[str, Any] = answer.json()
@@ -57,7 +57,7 @@ def _problem(answer: httpx.Response, status: int, code: str) -> dict[str, Any]:
     return problem
 
 
-def test_every_problem_of_a_document_is_listed(client: httpx.Client, data_path: Path) -> None:
+def test_every_problem_of_a_document_is_listed(client: TestClient, data_path: Path) -> None:
     document = make_document(data_path, task="prun", colour="red", selection={"keep_fraction": 1.5})
     problem = _problem(client.post("/v1/jobs", json=document), 422, "invalid_document")
     found = {item["param"]: item for item in problem["problems"]}
@@ -69,7 +69,7 @@ def test_every_problem_of_a_document_is_listed(client: httpx.Client, data_path: 
     assert problem["hint"]
 
 
-def test_validate_only_lists_the_problems_of_the_data(client: httpx.Client, data_path: Path) -> None:
+def test_validate_only_lists_the_problems_of_the_data(client: TestClient, data_path: Path) -> None:
     document = make_document(data_path)
     document["dataset"]["label"] = "lable"
     document["dataset"]["text"] = "txt"
@@ -87,14 +87,14 @@ def test_validate_only_lists_the_problems_of_the_data(client: httpx.Client, data
         (".", "wanted a file"),
     ],
 )
-def test_a_file_that_cannot_be_read_is_refused_at_once(client: httpx.Client, uri: str, words: str) -> None:
+def test_a_file_that_cannot_be_read_is_refused_at_once(client: TestClient, uri: str, words: str) -> None:
     problem = _problem(client.post("/v1/jobs", json=make_document(uri)), 422, "invalid_document")
     assert problem["param"] == "dataset.uri"
     assert words in problem["detail"]
     assert client.get("/v1/jobs").json()["items"] == []
 
 
-def test_no_server_path_stands_in_an_answer(client: httpx.Client, tmp_path: Path) -> None:
+def test_no_server_path_stands_in_an_answer(client: TestClient, tmp_path: Path) -> None:
     answer = client.post("/v1/jobs", json=make_document("missing.csv"))
     assert str(tmp_path) not in answer.text
 
@@ -112,19 +112,19 @@ def test_no_server_path_stands_in_an_answer(client: httpx.Client, tmp_path: Path
         (b'{"labels": {"a": "\\u0000"}}', "wanted printable text on one line."),
     ],
 )
-def test_a_malformed_body_is_refused(client: httpx.Client, body: bytes, words: str) -> None:
+def test_a_malformed_body_is_refused(client: TestClient, body: bytes, words: str) -> None:
     answer = client.post("/v1/jobs", content=body, headers={"Content-Type": "application/json"})
     problem = _problem(answer, 422, "invalid_document")
     assert any(words in message for message in [problem["detail"], *(item["message"] for item in problem["problems"])])
 
 
-def test_other_content_types_are_refused(client: httpx.Client) -> None:
+def test_other_content_types_are_refused(client: TestClient) -> None:
     answer = client.post("/v1/jobs", content=b"{}", headers={"Content-Type": "text/plain"})
     problem = _problem(answer, 415, "unsupported_media_type")
     assert problem["detail"] == "Content-Type is 'text/plain'; wanted application/json or application/yaml."
 
 
-def test_a_large_body_is_refused(client: httpx.Client, settings: Settings) -> None:
+def test_a_large_body_is_refused(client: TestClient, settings: Settings) -> None:
     body = b" " * (settings.max_document_bytes + 1)
     problem = _problem(
         client.post("/v1/jobs", content=body, headers={"Content-Type": "application/json"}), 413, "payload_too_large"
@@ -135,7 +135,7 @@ def test_a_large_body_is_refused(client: httpx.Client, settings: Settings) -> No
     _problem(answer, 413, "payload_too_large")
 
 
-def test_the_same_key_gives_the_same_job(client: httpx.Client, data_path: Path) -> None:
+def test_the_same_key_gives_the_same_job(client: TestClient, data_path: Path) -> None:
     headers = {"Idempotency-Key": "abc"}
     first = client.post("/v1/jobs", json=make_document(data_path), headers=headers)
     text = yaml.safe_dump(make_document(data_path))
@@ -148,7 +148,7 @@ def test_the_same_key_gives_the_same_job(client: httpx.Client, data_path: Path) 
     assert client.post("/v1/jobs", json=make_document(data_path), headers=headers).status_code == 202
 
 
-def test_the_same_key_with_another_document_is_refused(client: httpx.Client, data_path: Path) -> None:
+def test_the_same_key_with_another_document_is_refused(client: TestClient, data_path: Path) -> None:
     headers = {"Idempotency-Key": "abc"}
     client.post("/v1/jobs", json=make_document(data_path), headers=headers)
     answer = client.post("/v1/jobs", json=make_document(data_path, name="other"), headers=headers)
@@ -158,16 +158,16 @@ def test_the_same_key_with_another_document_is_refused(client: httpx.Client, dat
 
 
 @pytest.mark.parametrize("key", ["", "x" * 201, "a\tb"])
-def test_a_malformed_key_is_refused(client: httpx.Client, data_path: Path, key: str) -> None:
+def test_a_malformed_key_is_refused(client: TestClient, data_path: Path, key: str) -> None:
     answer = client.post("/v1/jobs", json=make_document(data_path), headers={"Idempotency-Key": key})
     problem = _problem(answer, 422, "invalid_idempotency_key")
     assert "1 to 200 printable ASCII characters" in problem["detail"]
 
 
-def test_a_race_for_one_key_makes_one_job(client: httpx.Client, data_path: Path) -> None:
+def test_a_race_for_one_key_makes_one_job(client: TestClient, data_path: Path) -> None:
     barrier = threading.Barrier(8)
 
-    def submit(_number: int) -> httpx.Response:
+    def submit(_number: int) -> Any:
         barrier.wait()
         return client.post("/v1/jobs", json=make_document(data_path), headers={"Idempotency-Key": "race"})
 
@@ -179,7 +179,7 @@ def test_a_race_for_one_key_makes_one_job(client: httpx.Client, data_path: Path)
     assert len(client.get("/v1/jobs").json()["items"]) == 1
 
 
-def test_pages_hold_every_job_once(client: httpx.Client, database: Database) -> None:
+def test_pages_hold_every_job_once(client: TestClient, database: Database) -> None:
     ids = [add_job(database) for _ in range(7)]
     seen: list[str] = []
     cursor = None
@@ -193,7 +193,7 @@ def test_pages_hold_every_job_once(client: httpx.Client, database: Database) -> 
     assert seen == sorted(ids, reverse=True)
 
 
-def test_filters(client: httpx.Client, database: Database) -> None:
+def test_filters(client: TestClient, database: Database) -> None:
     plain = add_job(database)
     named = add_job(database, name="special", labels={"team": "ads", "url": "http://a=b"})
     claim_job(database)
@@ -223,14 +223,14 @@ def test_filters(client: httpx.Client, database: Database) -> None:
         ("name=%00", "query", "NUL"),
     ],
 )
-def test_a_wrong_query_is_refused(client: httpx.Client, query: str, param: str, words: str) -> None:
+def test_a_wrong_query_is_refused(client: TestClient, query: str, param: str, words: str) -> None:
     answer = client.get(f"/v1/jobs?{query}")
     assert answer.status_code == 422
     assert answer.json()["param"] == param
     assert words in answer.json()["detail"]
 
 
-def test_an_unknown_option_of_submit_is_refused(client: httpx.Client, data_path: Path) -> None:
+def test_an_unknown_option_of_submit_is_refused(client: TestClient, data_path: Path) -> None:
     answer = client.post("/v1/jobs?validate_olny=true", json=make_document(data_path))
     assert _problem(answer, 422, "invalid_query")["detail"] == "validate_olny is not a parameter of this route."
     assert client.get("/v1/jobs").json()["items"] == []
@@ -245,11 +245,11 @@ def test_an_unknown_option_of_submit_is_refused(client: httpx.Client, data_path:
     ],
 )  # fmt: skip
 @pytest.mark.parametrize("job_id", ["job_0123", "..%5c", "x" * 300, "%00"])
-def test_a_job_that_does_not_exist(client: httpx.Client, method: str, path: str, job_id: str) -> None:
+def test_a_job_that_does_not_exist(client: TestClient, method: str, path: str, job_id: str) -> None:
     _problem(client.request(method, f"/v1/jobs/{job_id}{path}"), 404, "not_found")
 
 
-def test_unknown_routes_and_methods(client: httpx.Client) -> None:
+def test_unknown_routes_and_methods(client: TestClient) -> None:
     problem = _problem(client.get("/v1/nothing"), 404, "not_found")
     assert problem["detail"] == "There is no route GET /v1/nothing."
     answer = client.put("/v1/jobs")
@@ -258,7 +258,7 @@ def test_unknown_routes_and_methods(client: httpx.Client) -> None:
     assert "POST" in answer.headers["allow"] or "GET" in answer.headers["allow"]
 
 
-def test_cancel_queued_and_running(client: httpx.Client, database: Database) -> None:
+def test_cancel_queued_and_running(client: TestClient, database: Database) -> None:
     running, queued = add_job(database), add_job(database)
     claim_job(database)
     assert client.post(f"/v1/jobs/{queued}/cancel").json()["state"] == "cancelled"
@@ -268,7 +268,7 @@ def test_cancel_queued_and_running(client: httpx.Client, database: Database) -> 
     assert job["times"]["cancelling_at"]
 
 
-def test_resume_and_delete_heed_the_state(client: httpx.Client, database: Database, settings: Settings) -> None:
+def test_resume_and_delete_heed_the_state(client: TestClient, database: Database, settings: Settings) -> None:
     job_id = add_job(database)
     problem = _problem(client.post(f"/v1/jobs/{job_id}/resume"), 409, "forbidden_transition")
     assert problem["detail"] == f"Job {job_id} is queued; resume needs a job that is failed or cancelled."
@@ -283,13 +283,13 @@ def test_resume_and_delete_heed_the_state(client: httpx.Client, database: Databa
     _problem(client.get(f"/v1/jobs/{job_id}"), 404, "not_found")
 
 
-def test_a_finished_job_cannot_be_cancelled(client: httpx.Client, database: Database) -> None:
+def test_a_finished_job_cannot_be_cancelled(client: TestClient, database: Database) -> None:
     job_id = finish_job(database)
     problem = _problem(client.post(f"/v1/jobs/{job_id}/cancel"), 409, "forbidden_transition")
     assert "is succeeded; cancel needs a job that is queued or" in problem["detail"]
 
 
-def test_delete_leaves_nothing_of_a_job(client: httpx.Client, database: Database, settings: Settings) -> None:
+def test_delete_leaves_nothing_of_a_job(client: TestClient, database: Database, settings: Settings) -> None:
     removed, kept = finish_job(database), finish_job(database)
     for job_id in (removed, kept):
         assert client.get(f"/v1/jobs/{job_id}/bundle").status_code == 200
@@ -306,7 +306,7 @@ def test_delete_leaves_nothing_of_a_job(client: httpx.Client, database: Database
         assert session.get(JobTable, kept) is not None
 
 
-def test_a_failed_job_says_why(client: httpx.Client, database: Database) -> None:
+def test_a_failed_job_says_why(client: TestClient, database: Database) -> None:
     from service.attempts.repository import AttemptRepository
     from service.attempts.state import Failure
 
@@ -325,7 +325,7 @@ def test_a_failed_job_says_why(client: httpx.Client, database: Database) -> None
     assert job["times"]["finished_at"]
 
 
-def test_the_training_curves(client: httpx.Client, database: Database) -> None:
+def test_the_training_curves(client: TestClient, database: Database) -> None:
     job_id = finish_job(database)
     points = client.get(f"/v1/jobs/{job_id}/metrics").json()["items"]
     assert [point["step"] for point in points] == [1, 2, 3]

@@ -4,8 +4,8 @@ import itertools
 from collections.abc import Callable
 from typing import Any
 
-import httpx
 import pytest
+from starlette.testclient import TestClient
 
 from service.db.engine import Database
 from tests.service.seeding import add_job, claim_job, finish_job, make_rows
@@ -20,7 +20,7 @@ def job_id(database: Database) -> str:
     return finish_job(database, NUM_ROWS)
 
 
-def _read_all(client: httpx.Client, job_id: str, **params: Any) -> list[dict[str, Any]]:
+def _read_all(client: TestClient, job_id: str, **params: Any) -> list[dict[str, Any]]:
     items: list[dict[str, Any]] = []
     cursor: str | None = None
     while True:
@@ -36,9 +36,7 @@ def _read_all(client: httpx.Client, job_id: str, **params: Any) -> list[dict[str
 @pytest.mark.parametrize("limit", [7, 60])
 @pytest.mark.parametrize("sort", ["row", "weight", "noise_score", "rank"])
 @pytest.mark.parametrize("sign", ["", "-"])
-def test_pages_hold_every_row_once_in_order(
-    client: httpx.Client, job_id: str, sort: str, sign: str, limit: int
-) -> None:
+def test_pages_hold_every_row_once_in_order(client: TestClient, job_id: str, sort: str, sign: str, limit: int) -> None:
     items = _read_all(client, job_id, sort=sign + sort, limit=limit)
     assert sorted(item["row"] for item in items) == list(range(NUM_ROWS))
     values = [item[sort] for item in items if item[sort] is not None]
@@ -48,7 +46,7 @@ def test_pages_hold_every_row_once_in_order(
     assert all(a["row"] < b["row"] for a, b in ties)
 
 
-def test_values_are_those_that_were_stored(client: httpx.Client, job_id: str) -> None:
+def test_values_are_those_that_were_stored(client: TestClient, job_id: str) -> None:
     items = _read_all(client, job_id)
     stored = make_rows(NUM_ROWS).to_pylist()
     for item, wanted in zip(items, stored, strict=True):
@@ -73,13 +71,13 @@ Condition = Callable[[dict[str, Any]], bool]
             and item["given_label"] == "ham" and item["keep"]),
     ],
 )  # fmt: skip
-def test_filters(client: httpx.Client, job_id: str, params: dict[str, str], condition: Condition) -> None:
+def test_filters(client: TestClient, job_id: str, params: dict[str, str], condition: Condition) -> None:
     found = _read_all(client, job_id, sort="-weight", limit=4, **params)
     wanted = [item for item in _read_all(client, job_id, sort="-weight") if condition(item)]
     assert found == wanted
 
 
-def test_another_keep_fraction(client: httpx.Client, job_id: str) -> None:
+def test_another_keep_fraction(client: TestClient, job_id: str) -> None:
     items = _read_all(client, job_id, keep_fraction=0.25)
     assert sum(item["keep"] for item in items) == 15
     assert all(item["rank"] < 15 for item in items if item["keep"])
@@ -101,21 +99,21 @@ def test_another_keep_fraction(client: httpx.Client, job_id: str) -> None:
         ("colour=red", "colour is not a parameter of this route."),
     ],
 )
-def test_a_wrong_query_is_refused(client: httpx.Client, job_id: str, query: str, words: str) -> None:
+def test_a_wrong_query_is_refused(client: TestClient, job_id: str, query: str, words: str) -> None:
     answer = client.get(f"/v1/jobs/{job_id}/examples?{query}")
     assert answer.status_code == 422
     assert answer.json()["code"] in {"invalid_query", "invalid_cursor"}
     assert words in answer.json()["detail"]
 
 
-def test_a_cursor_belongs_to_its_order(client: httpx.Client, job_id: str) -> None:
+def test_a_cursor_belongs_to_its_order(client: TestClient, job_id: str) -> None:
     cursor = client.get(f"/v1/jobs/{job_id}/examples?limit=2&sort=weight").json()["next_cursor"]
     answer = client.get(f"/v1/jobs/{job_id}/examples?limit=2&sort=score&cursor={cursor}")
     assert answer.status_code == 422
     assert answer.json()["detail"] == "cursor belongs to sort=weight, but sort is score."
 
 
-def test_results_come_once_the_job_has_succeeded(client: httpx.Client, database: Database) -> None:
+def test_results_come_once_the_job_has_succeeded(client: TestClient, database: Database) -> None:
     job_id = add_job(database)
     claim_job(database)
     for path in ("examples", "summary", "manifest", "bundle", "bundle/keep.npy", "examples/0/image"):
@@ -125,7 +123,7 @@ def test_results_come_once_the_job_has_succeeded(client: httpx.Client, database:
         assert answer.json()["detail"] == f"Job {job_id} is validating; results are there once it has succeeded."
 
 
-def test_images_of_previews(client: httpx.Client, job_id: str) -> None:
+def test_images_of_previews(client: TestClient, job_id: str) -> None:
     most = max(
         _read_all(client, job_id, sort="-noise_score"), key=lambda item: (item["noise_score"] or 0, -item["row"])
     )
@@ -140,14 +138,14 @@ def test_images_of_previews(client: httpx.Client, job_id: str) -> None:
     assert client.get(f"/v1/jobs/{job_id}/examples/{2**63}/image").status_code == 422
 
 
-def test_the_summary(client: httpx.Client, job_id: str) -> None:
+def test_the_summary(client: TestClient, job_id: str) -> None:
     summary = client.get(f"/v1/jobs/{job_id}/summary").json()
     assert summary["selection"]["n_kept"] == NUM_KEPT
     assert summary["evaluation"]["verdict"].startswith("Curated beats full")
     assert [group["name"] for group in summary["sources"]] == ["mail", "web", "(none)"]
 
 
-def test_the_summary_at_another_keep_fraction(client: httpx.Client, job_id: str) -> None:
+def test_the_summary_at_another_keep_fraction(client: TestClient, job_id: str) -> None:
     summary = client.get(f"/v1/jobs/{job_id}/summary?keep_fraction=0.25").json()
     items = _read_all(client, job_id, keep_fraction=0.25)
     assert summary["selection"]["n_kept"] == 15

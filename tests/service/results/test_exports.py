@@ -8,12 +8,13 @@ import subprocess
 import tarfile
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
-import httpx
 import numpy as np
 import pyarrow.csv
 import pyarrow.parquet as pq
 import pytest
+from starlette.testclient import TestClient
 
 from service.db.engine import Database
 from service.results.rows import rows_schema
@@ -34,14 +35,14 @@ def job_id(database: Database) -> str:
     return finish_job(database, NUM_ROWS)
 
 
-def _get(client: httpx.Client, job_id: str, path: str, **headers: str) -> httpx.Response:
+def _get(client: TestClient, job_id: str, path: str, **headers: str) -> Any:
     answer = client.get(f"/v1/jobs/{job_id}/{path}", headers=headers)
     assert answer.status_code == 200, answer.text
     assert answer.headers["etag"] == f'"{hashlib.sha256(answer.content).hexdigest()}"'
     return answer
 
 
-def test_parquet_has_every_row_in_order(client: httpx.Client, job_id: str) -> None:
+def test_parquet_has_every_row_in_order(client: TestClient, job_id: str) -> None:
     table = pq.read_table(io.BytesIO(_get(client, job_id, "manifest").content))
     stored = make_rows(NUM_ROWS)
     assert table.schema == rows_schema(stored.schema.field("id").type, stored.schema.field("given_label").type)
@@ -54,7 +55,7 @@ def test_parquet_has_every_row_in_order(client: httpx.Client, job_id: str) -> No
 
 
 @pytest.mark.parametrize(("keep_fraction", "num_kept"), [(None, 40), (0.5, 30), (1.0, 54), (0.001, 1)])
-def test_arrays_fit_the_rows(client: httpx.Client, job_id: str, keep_fraction: float | None, num_kept: int) -> None:
+def test_arrays_fit_the_rows(client: TestClient, job_id: str, keep_fraction: float | None, num_kept: int) -> None:
     query = "" if keep_fraction is None else f"&keep_fraction={keep_fraction}"
     rows = pq.read_table(io.BytesIO(_get(client, job_id, f"manifest?format=parquet{query}").content))
     kept = rows.column("keep").to_numpy()
@@ -67,7 +68,7 @@ def test_arrays_fit_the_rows(client: httpx.Client, job_id: str, keep_fraction: f
     np.testing.assert_array_equal(weights, np.where(kept, rows.column("weight").fill_null(0).to_numpy(), 0))
 
 
-def test_csv_defuses_formulas(client: httpx.Client, job_id: str) -> None:
+def test_csv_defuses_formulas(client: TestClient, job_id: str) -> None:
     answer = _get(client, job_id, "manifest?format=csv")
     assert answer.headers["content-type"] == "text/csv; charset=utf-8"
     assert answer.headers["content-disposition"] == f'attachment; filename="{job_id}-rows.csv"'
@@ -81,13 +82,13 @@ def test_csv_defuses_formulas(client: httpx.Client, job_id: str) -> None:
     assert any(value < 0 for value in table.column("score").to_pylist() if value is not None)
 
 
-def test_jsonl_says_the_same_as_the_pages(client: httpx.Client, job_id: str) -> None:
+def test_jsonl_says_the_same_as_the_pages(client: TestClient, job_id: str) -> None:
     lines = _get(client, job_id, "manifest?format=jsonl").text.splitlines()
     items = client.get(f"/v1/jobs/{job_id}/examples?limit=1000").json()["items"]
     assert [json.loads(line) for line in lines] == items
 
 
-def test_an_unknown_format_or_file_is_refused(client: httpx.Client, job_id: str) -> None:
+def test_an_unknown_format_or_file_is_refused(client: TestClient, job_id: str) -> None:
     answer = client.get(f"/v1/jobs/{job_id}/manifest?format=xls")
     assert answer.status_code == 422
     assert answer.json()["detail"] == "format is 'xls'; wanted 'parquet', 'csv', 'jsonl' or 'npy'."
@@ -97,7 +98,7 @@ def test_an_unknown_format_or_file_is_refused(client: httpx.Client, job_id: str)
     assert client.get(f"/v1/jobs/{job_id}/bundle?keep_fraction=1.5").status_code == 422
 
 
-def test_the_bundle_is_complete_and_agrees_with_itself(client: httpx.Client, job_id: str, tmp_path: Path) -> None:
+def test_the_bundle_is_complete_and_agrees_with_itself(client: TestClient, job_id: str, tmp_path: Path) -> None:
     answer = _get(client, job_id, "bundle")
     assert answer.headers["content-type"] == "application/x-tar"
     with tarfile.open(fileobj=io.BytesIO(answer.content)) as tar:
@@ -123,7 +124,7 @@ def test_the_bundle_is_complete_and_agrees_with_itself(client: httpx.Client, job
     assert set(manifest["outputs"]) == set(BUNDLE) - {"manifest.json", "SHA256SUMS"}
 
 
-def test_another_keep_fraction_is_another_bundle(client: httpx.Client, job_id: str) -> None:
+def test_another_keep_fraction_is_another_bundle(client: TestClient, job_id: str) -> None:
     whole = json.loads(_get(client, job_id, "bundle/manifest.json").content)
     half = json.loads(_get(client, job_id, "bundle/manifest.json?keep_fraction=0.5").content)
     assert half["selection"]["n_kept"] == 30
@@ -136,7 +137,7 @@ def test_another_keep_fraction_is_another_bundle(client: httpx.Client, job_id: s
 
 
 def test_a_second_export_is_byte_identical(
-    client: httpx.Client, job_id: str, database: Database, settings: Settings
+    client: TestClient, job_id: str, database: Database, settings: Settings
 ) -> None:
     paths = [f"bundle/{name}" for name in BUNDLE] + ["bundle", "manifest?format=csv", "manifest?format=jsonl"]
     first = {path: _get(client, job_id, path).content for path in paths}
@@ -149,19 +150,19 @@ def test_a_second_export_is_byte_identical(
     assert {path: _get(client, job_id, path).content for path in reversed(paths)} == first
 
 
-def test_the_same_rows_give_the_same_parquet(client: httpx.Client, database: Database, job_id: str) -> None:
+def test_the_same_rows_give_the_same_parquet(client: TestClient, database: Database, job_id: str) -> None:
     other = finish_job(database, NUM_ROWS)
     assert _get(client, other, "manifest").content == _get(client, job_id, "manifest").content
 
 
-def test_requests_at_once_agree(client: httpx.Client, job_id: str, settings: Settings) -> None:
+def test_requests_at_once_agree(client: TestClient, job_id: str, settings: Settings) -> None:
     with ThreadPoolExecutor(6) as pool:
         tags = set(pool.map(lambda _: _get(client, job_id, "bundle").headers["etag"], range(6)))
     assert len(tags) == 1
     assert not [path.name for path in (settings.data_dir / "exports").iterdir() if path.name.startswith(".")]
 
 
-def test_a_file_cut_short_in_the_store_is_made_again(client: httpx.Client, job_id: str, settings: Settings) -> None:
+def test_a_file_cut_short_in_the_store_is_made_again(client: TestClient, job_id: str, settings: Settings) -> None:
     answer = _get(client, job_id, "manifest")
     path = settings.data_dir / "exports" / answer.headers["etag"].strip('"')
     path.write_bytes(path.read_bytes()[:100])
@@ -172,7 +173,7 @@ def test_a_file_cut_short_in_the_store_is_made_again(client: httpx.Client, job_i
     ("given", "start", "stop"),
     [("bytes=0-9", 0, 10), ("bytes=100-", 100, None), ("bytes=-7", -7, None), ("bytes=5-99999999", 5, None)],
 )
-def test_ranges(client: httpx.Client, job_id: str, given: str, start: int, stop: int | None) -> None:
+def test_ranges(client: TestClient, job_id: str, given: str, start: int, stop: int | None) -> None:
     whole = _get(client, job_id, "manifest").content
     answer = client.get(f"/v1/jobs/{job_id}/manifest", headers={"Range": given})
     assert answer.status_code == 206
@@ -184,12 +185,12 @@ def test_ranges(client: httpx.Client, job_id: str, given: str, start: int, stop:
 
 
 @pytest.mark.parametrize("given", ["bytes=9-0", "bytes=a-b", "bytes=0-1,3-4", "rows=0-1", "bytes=-"])
-def test_a_range_that_says_nothing_gives_the_whole(client: httpx.Client, job_id: str, given: str) -> None:
+def test_a_range_that_says_nothing_gives_the_whole(client: TestClient, job_id: str, given: str) -> None:
     assert _get(client, job_id, "manifest", Range=given)
 
 
 @pytest.mark.parametrize("given", ["bytes=99999999-", "bytes=99999999-100000000", "bytes=-0"])
-def test_a_range_behind_the_end(client: httpx.Client, job_id: str, given: str) -> None:
+def test_a_range_behind_the_end(client: TestClient, job_id: str, given: str) -> None:
     size = len(_get(client, job_id, "manifest").content)
     answer = client.get(f"/v1/jobs/{job_id}/manifest", headers={"Range": given})
     assert answer.status_code == 416
@@ -198,7 +199,7 @@ def test_a_range_behind_the_end(client: httpx.Client, job_id: str, given: str) -
     assert answer.json()["detail"] == f"The range begins behind the end; the file has {size:,} bytes."
 
 
-def test_conditional_requests(client: httpx.Client, job_id: str) -> None:
+def test_conditional_requests(client: TestClient, job_id: str) -> None:
     path = f"/v1/jobs/{job_id}/manifest"
     whole = client.get(path)
     etag = whole.headers["etag"]
@@ -211,7 +212,7 @@ def test_conditional_requests(client: httpx.Client, job_id: str) -> None:
     assert (other.status_code, other.content) == (200, whole.content)
 
 
-def test_head_and_digest_headers(client: httpx.Client, job_id: str) -> None:
+def test_head_and_digest_headers(client: TestClient, job_id: str) -> None:
     answer = _get(client, job_id, "bundle")
     head = client.head(f"/v1/jobs/{job_id}/bundle")
     assert head.status_code == 200
@@ -226,7 +227,7 @@ def test_head_and_digest_headers(client: httpx.Client, job_id: str) -> None:
     assert answer.headers["content-disposition"] == f'attachment; filename="{job_id}.tar"'
 
 
-def test_a_damaged_chunk_is_noticed(client: httpx.Client, database: Database, job_id: str) -> None:
+def test_a_damaged_chunk_is_noticed(client: TestClient, database: Database, job_id: str) -> None:
     with database.write() as session:
         chunk = session.query(ChunkTable).filter_by(index=1).one()
         chunk.data = chunk.data[:-1] + b"x"
@@ -240,7 +241,7 @@ def test_a_damaged_chunk_is_noticed(client: httpx.Client, database: Database, jo
     ("index", "words"), [(0, "a chunk is missing"), (1, "a chunk is missing"), (3, "the last chunks")]
 )
 def test_a_missing_chunk_is_noticed(
-    client: httpx.Client, database: Database, job_id: str, settings: Settings, index: int, words: str
+    client: TestClient, database: Database, job_id: str, settings: Settings, index: int, words: str
 ) -> None:
     with database.write() as session:
         session.query(ChunkTable).filter_by(index=index).delete()
@@ -250,7 +251,7 @@ def test_a_missing_chunk_is_noticed(
     assert not list((settings.data_dir / "exports").iterdir())
 
 
-def test_the_report_escapes_and_loads_nothing(client: httpx.Client, job_id: str) -> None:
+def test_the_report_escapes_and_loads_nothing(client: TestClient, job_id: str) -> None:
     report = _get(client, job_id, "bundle/report.html").text
     assert "<script" not in report
     assert "&lt;script&gt;alert(1)&lt;/script&gt;" in report
@@ -262,7 +263,7 @@ def test_the_report_escapes_and_loads_nothing(client: httpx.Client, job_id: str)
     assert 'np.load("keep.npy")' in report
 
 
-def test_croissant_describes_every_column(client: httpx.Client, job_id: str) -> None:
+def test_croissant_describes_every_column(client: TestClient, job_id: str) -> None:
     croissant = json.loads(_get(client, job_id, "bundle/croissant.json").content)
     assert croissant["conformsTo"] == "http://mlcommons.org/croissant/1.0"
     assert [field["name"] for field in croissant["recordSet"][0]["field"]] == make_rows(1).schema.names
