@@ -10,7 +10,9 @@ from service.dependencies import ResultServiceDep
 from service.jobs.endpoints import JobId, Text
 from service.results.downloads import answer_file
 from service.results.examples import ExampleQuery
+from service.results.exports import MEDIA_TYPES
 from service.results.schemas import ExamplePage, Summary
+from service.results.service import MANIFEST_FILES
 
 router = APIRouter(prefix="/v1/jobs/{job_id}", tags=["results"])
 
@@ -19,11 +21,15 @@ SortName = Literal[
     "row", "weight", "score", "noise_score", "rank", "-row", "-weight", "-score", "-noise_score", "-rank"
 ]
 _BINARY = {"schema": {"type": "string", "format": "binary"}}
-_ANY_FILE: dict[int | str, dict[str, Any]] = {
-    200: {"content": {"application/octet-stream": _BINARY}, "description": "the whole file"},
-    206: {"content": {"application/octet-stream": _BINARY}, "description": "the range asked for"},
-    304: {"description": "the caller has this version already"},
-}
+
+
+def _describe_files(*names: str) -> dict[int | str, dict[str, Any]]:
+    content = {MEDIA_TYPES[name].partition(";")[0]: _BINARY for name in names}
+    return {
+        200: {"content": content, "description": "the whole file"},
+        206: {"content": content, "description": "the range asked for"},
+        304: {"description": "the caller has this version already"},
+    }
 
 
 class SelectionQuery(BaseModel):
@@ -85,7 +91,7 @@ def get_image(job_id: JobId, row: Annotated[int, Path(ge=0, le=2**63 - 1)], resu
 
 
 @router.head("/manifest", include_in_schema=False)
-@router.get("/manifest", response_class=Response, responses=_ANY_FILE)
+@router.get("/manifest", response_class=Response, responses=_describe_files(*MANIFEST_FILES.values()))
 def get_manifest(
     request: Request, job_id: JobId, query: Annotated[ManifestQuery, Query()], results: ResultServiceDep
 ) -> Response:
@@ -95,7 +101,7 @@ def get_manifest(
 
 
 @router.head("/bundle", include_in_schema=False)
-@router.get("/bundle", response_class=Response, responses=_ANY_FILE)
+@router.get("/bundle", response_class=Response, responses=_describe_files("bundle.tar"))
 def get_bundle(
     request: Request, job_id: JobId, query: Annotated[SelectionQuery, Query()], results: ResultServiceDep
 ) -> Response:
@@ -105,7 +111,7 @@ def get_bundle(
 
 
 @router.head("/bundle/{file_name}", include_in_schema=False)
-@router.get("/bundle/{file_name}", response_class=Response, responses=_ANY_FILE)
+@router.get("/bundle/{file_name}", response_class=Response, responses=_describe_files(*MEDIA_TYPES))
 def get_bundle_file(
     request: Request,
     job_id: JobId,
