@@ -18,7 +18,10 @@ def add_prefix(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
         >>> add_prefix("network", {"weight": torch.ones(1)})
         {'network/weight': tensor([1.])}
     """
-    return {f"{prefix}/{name}": tensor.detach().clone() for name, tensor in tensors.items()}
+    return {
+        f"{prefix}/{name}": tensor.detach().clone(memory_format=torch.contiguous_format)
+        for name, tensor in tensors.items()
+    }
 
 
 def take_prefix(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -85,7 +88,7 @@ def export_optimizer(optimizer: Optimizer) -> dict[str, Tensor]:
     """
     states: dict[int, dict[str, Any]] = optimizer.state_dict()["state"]
     return {
-        f"{index}/{name}": value.detach().clone()
+        f"{index}/{name}": value.detach().clone(memory_format=torch.contiguous_format)
         for index, state in states.items()
         for name, value in state.items()
         if isinstance(value, Tensor)

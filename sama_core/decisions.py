@@ -43,13 +43,17 @@ def decide_from_training(
     labels: Tensor,
     probabilities: Tensor,
     checkpoints: Tensor,
+    *,
+    has_meta_set: bool,
     facts: Mapping[str, JSON],
 ) -> Decisions:
     """Return the decisions of a learned reweighting.
 
     - ``weight``: mean over the checkpoints, normalised to mean 1; ``weight_std``: their spread.
     - ``noise_score``: see ``score_noise``.
-    - ``score``: weight * (1 - noise_score): what training gains by the example, times the chance its label is right.
+    - ``score``: where a meta set judged, weight * (1 - noise_score): what training gains by the example, times the
+      chance its label is right. Without one the weights were judged by labels as doubtful as their own, so the score
+      is 1 - noise_score alone.
 
     Shapes: labels (N,), probabilities (N, C), checkpoints (K, N), NaN where an example was not seen yet.
 
@@ -58,12 +62,15 @@ def decide_from_training(
         labels: given labels.
         probabilities: averaged over the epochs of the reweighted training.
         checkpoints: weights of every example at K points of the training.
+        has_meta_set: whether trusted examples judged.
         facts: for the manifest.
 
     Example:
         >>> probabilities = torch.tensor([[0.9, 0.1], [0.8, 0.2]])
         >>> checkpoints = torch.tensor([[1.5, 0.5]])
-        >>> decided = decide_from_training("sama", torch.tensor([0, 1]), probabilities, checkpoints, {})
+        >>> decided = decide_from_training(
+        ...     "sama", torch.tensor([0, 1]), probabilities, checkpoints, has_meta_set=True, facts={}
+        ... )
         >>> decided.suggested.tolist(), decided.weight.tolist(), decided.noise_score.round(2).tolist()
         ([0, 0], [1.5, 0.5], [0.10000000149011612, 0.800000011920929])
     """
@@ -74,7 +81,7 @@ def decide_from_training(
         probabilities,
         weights=weights_N,
         spreads=spreads_N,
-        scores=weights_N * (1.0 - noise_N),
+        scores=weights_N * (1.0 - noise_N) if has_meta_set else 1.0 - noise_N,
         noise_scores=noise_N,
         facts=facts,
     )

@@ -60,7 +60,8 @@ class ReweightingMethod(AbstractMethod[BilevelState]):
             state.base.examples.labels,
             state.probabilities.average(),
             state.checkpoints,
-            facts,
+            has_meta_set=state.meta is not None,
+            facts=facts,
         )
 
     def export(self, state: BilevelState) -> tuple[dict[str, Tensor], dict[str, JSON]]:

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from sama_core.curate import build_method, curate
 from sama_core.errors import ExamplesError, NetworkError, NonFiniteError, OptionsError, UnfinishedError
@@ -193,6 +194,37 @@ def test_finish_before_the_end_is_refused() -> None:
     method.step(state)
     with pytest.raises(UnfinishedError, match="called after step 1; wanted all 18 steps done"):
         method.finish(state)
+
+
+class _CountReads(TorchDispatchMode):
+    """Counts the reads of a tensor's value by the host: on a GPU each would wait for the device."""
+
+    num_reads = 0
+
+    def __torch_dispatch__(self, func: object, types: object, args: tuple = (), kwargs: dict | None = None) -> object:
+        self.num_reads += func is torch.ops.aten._local_scalar_dense.default
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("route", ["forward-mode", "finite-difference"])
+@pytest.mark.parametrize(("optimizer", "reads_per_parameter"), [("sgd", 0), ("adamw", 1)])
+def test_a_step_reads_no_value_of_the_device(optimizer: str, reads_per_parameter: int, route: str) -> None:
+    """Adam's step counters are read, one for each parameter; PyTorch keeps these on the host."""
+    method, state = start(replace(OPTIONS, optimizer=optimizer, route=route))
+    for _ in range(4):
+        method.step(state)
+    with _CountReads() as counter:
+        report = method.step(state)
+    assert report.meta_loss is not None
+    num_params = len(list(state.base.network.parameters()))
+    assert counter.num_reads == reads_per_parameter * num_params
+
+
+def test_score_trusts_the_weights_only_where_a_meta_set_judged() -> None:
+    trusted = curate(build_examples(), build_small_network(), OPTIONS, build_examples(15))
+    np.testing.assert_allclose(trusted.score, trusted.weight * (1 - trusted.noise_score), rtol=1e-5)
+    alone = curate(build_examples(), build_small_network(), OPTIONS)
+    np.testing.assert_allclose(alone.score, 1 - alone.noise_score, rtol=1e-5)
 
 
 def test_facts_say_how_it_was_done() -> None:
