@@ -14,7 +14,6 @@ from service.errors import ServiceError
 
 PART_SUFFIX = ".part"
 _TRIES_WITHOUT_PROGRESS = 4
-_CHUNK_BYTES = 1 << 18
 
 Observer = Callable[[str, int, int | None], None]
 """Called with a file's name, the bytes that have arrived, and the bytes there will be, if that is known."""
@@ -95,7 +94,7 @@ class Download:
         total = start + int(length) if length and length.isdigit() else None
         arrived = start
         with self._part.open("ab" if start else "wb") as file:
-            for chunk in response.iter_bytes(_CHUNK_BYTES):
+            for chunk in response.iter_raw():
                 file.write(chunk)
                 arrived += len(chunk)
                 if self._observer is not None:

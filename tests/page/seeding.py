@@ -112,7 +112,7 @@ class Seeder:
                 num_labelled=NUM_ROWS,
                 num_kept=NUM_KEPT,
                 summary=_make_summary(rows, class_names),
-                manifest={},
+                manifest=_make_manifest(class_names),
             )
             attempts.complete(result, list(_make_previews(job_id, rows, texts)))
         return job_id
@@ -139,7 +139,9 @@ def _make_rows(class_names: Sequence[str]) -> pa.RecordBatch:
     generator = np.random.default_rng(0)
     given = generator.integers(0, len(class_names), NUM_ROWS)
     wrong = generator.random(NUM_ROWS) < 0.3
-    suggested = np.where(wrong, (given + 1 + generator.integers(0, len(class_names) - 1, NUM_ROWS)) % len(class_names), given)
+    suggested = np.where(
+        wrong, (given + 1 + generator.integers(0, len(class_names) - 1, NUM_ROWS)) % len(class_names), given
+    )
     noise = np.where(wrong, generator.beta(8, 2, NUM_ROWS), generator.beta(1.5, 12, NUM_ROWS)).astype(np.float32)
     weight = (1.35 * (1 - noise) + generator.normal(0, 0.05, NUM_ROWS)).clip(0).astype(np.float32)
     rank = np.empty(NUM_ROWS, dtype=np.int64)
@@ -245,6 +247,36 @@ def _make_summary(rows: pa.RecordBatch, class_names: Sequence[str]) -> dict[str,
             "verdict": "Better: the curated rows beat all rows by 7.4 points and random rows by 10.3 points.",
         },
         "notes": ["3 test examples stand also among the curated rows; they are left in both."],
+    }
+
+
+def _make_manifest(class_names: Sequence[str]) -> dict[str, Any]:
+    return {
+        "source": {
+            "uri": "/data/digits.parquet",
+            "revision": None,
+            "rows": NUM_ROWS,
+            "rows_digest": "0" * 64,
+            "files": [{"name": "digits.parquet", "sha256": "1" * 64, "bytes": 70_000}],
+        },
+        "weights": {
+            "semantics": "multiply each example's loss",
+            "normalisation": "mean 1 over labelled rows",
+            "averaged_over": 5,
+        },
+        "method": {
+            "name": "sama",
+            "hyperparameters": {"epochs": 20},
+            "model": {"name": "cnn", "chosen_because": "the examples are small images", "num_parameters": 9000},
+            "code_version": "0.1.0",
+            "torch_version": "2.13.0",
+            "device": "cpu",
+            "seed": 0,
+        },
+        "meta_set": {"kind": "fraction", "digest": "2" * 64, "n": 20, "overlap_with_train": 20, "overlap_with_test": 0},
+        "labels": {"names": list(class_names), "type": "string"},
+        "evaluation": "not evaluated",
+        "document_digest": "sha256:" + "3" * 64,
     }
 
 
