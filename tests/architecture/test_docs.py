@@ -113,3 +113,10 @@ def test_every_command_is_documented() -> None:
     commands = re.findall(r"^  ([a-z]+)  +[A-Z]", shown.stdout, re.MULTILINE)
     assert len(commands) == 14
     assert not [name for name in commands if f"| `sama {name}" not in _read("docs/reference/cli.md")]
+
+
+def test_the_library_example_of_the_readme_runs() -> None:
+    (code,) = re.findall(r"```python\n(import torch\n.*?)```", _read("README.md"), re.DOTALL)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    (share,) = re.findall(r"^(\d+)% of the wrong labels", done.stdout, re.MULTILINE)
+    assert int(share) >= 90
