@@ -2,9 +2,11 @@
 
 import argparse
 import os
+import signal
 import socket
+import sys
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from functools import partial
 from pathlib import Path
 
@@ -16,7 +18,6 @@ from service.auth.endpoints import router as auth_router
 from service.auth.guard import AccessGuard
 from service.auth.keys import load_api_key
 from service.auth.links import AccessService
-from service.dashboard.pages import create_router
 from service.dashboard.pages import create_router as create_dashboard_router
 from service.db.engine import create_database
 from service.db.migrate import migrate
@@ -93,6 +94,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         host=settings.host,
         port=settings.port,
         log_config=None,
+        log_level="warning",
         access_log=False,
         server_header=False,
         timeout_graceful_shutdown=_GRACE_SECONDS,
@@ -100,11 +102,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
     server = uvicorn.Server(config)
     # Streams of events last as long as their jobs; they must see that the server wants to stop.
     app.state.is_stopping = lambda: server.should_exit
-    if options.uds is None:
-        get_logger(__name__).info("serving", host=settings.host, port=settings.port)
-        server.run()
-    else:
-        _serve_socket(server, options.uds)
+    # The server ends in good order on both signals and then raises them again for whoever waits here.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+    with suppress(KeyboardInterrupt):
+        if options.uds is None:
+            get_logger(__name__).info("serving", host=settings.host, port=settings.port)
+            server.run()
+        else:
+            get_logger(__name__).info("serving on a unix socket")
+            _serve_socket(server, options.uds)
 
 
 def _serve_socket(server: uvicorn.Server, path: Path) -> None:

@@ -28,6 +28,7 @@ def build_manifest(job: JobTable, result: ResultTable, summary: Summary, outputs
         "document": json.loads(job.document),
         "document_digest": job.document_digest,
         "selection": summary.selection.model_dump(mode="json"),
+        "evaluation": summary.model_dump(mode="json", include={"evaluation"})["evaluation"],
         "notes": summary.notes,
         "outputs": {file.file_name: file.outputs_entry for file in outputs},
     }

@@ -46,6 +46,8 @@ _DESCRIPTIONS = {
     "keep": "Whether to train on the example.",
     "reason": "Why the example is kept or dropped.",
 }
+# Readers of Croissant know Parquet by this name, not by the registered one.
+_FORMATS = {"rows.parquet": "application/x-parquet"}
 _ARRAYS = {
     "keep.npy": "Row numbers to train on, ascending (NumPy, uint64).",
     "weights.npy": "Weight of every row, 0 where it is dropped (NumPy, float32).",
@@ -70,7 +72,7 @@ def build_croissant(
             ),
             "url": f"urn:sama:job:{job.id}",
             "license": "The licence of the source data applies.",
-            "creator": {"@type": "sc:SoftwareApplication", "name": "sama"},
+            "creator": {"@type": "sc:Organization", "name": "sama"},
             "datePublished": f"{datetime.fromtimestamp(result.created_at, UTC):%Y-%m-%d}",
             "version": "1.0.0",
             "isBasedOn": result.manifest.get("source", {}).get("uri"),
@@ -88,7 +90,7 @@ def _describe_file(file: ExportedFile) -> dict[str, Any]:
         "description": _ARRAYS.get(file.file_name, "One row for each curated example, kept and dropped."),
         "contentUrl": file.file_name,
         "contentSize": f"{file.stored.size_bytes} B",
-        "encodingFormat": file.media_type,
+        "encodingFormat": _FORMATS.get(file.file_name, file.media_type),
         "sha256": file.stored.sha256,
     }
 
