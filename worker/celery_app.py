@@ -47,7 +47,7 @@ def make_app(broker_url: str, look: Callable[[], None]) -> Celery:
     def take_hint() -> None:
         look()  # through a plain function: Celery counts the `self` of a bound method as an argument
 
-    app.task(name=_TASK)(take_hint)
+    app.task(name=_TASK, shared=False)(take_hint)
     return app
 
 

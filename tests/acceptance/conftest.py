@@ -18,7 +18,7 @@ PACE: dict[str, Any] = {
     "poll_seconds": 0.1,
     "sweep_seconds": 0.5,
     "stop_grace_seconds": 15.0,
-    "checkpoint_seconds": 0.05,
+    "checkpoint_seconds": 0.5,
     "progress_seconds": 0.05,
     "device": "cpu",
     "num_threads": 1,
@@ -43,14 +43,14 @@ def document(table_folder: Path) -> dict[str, Any]:
 
 @pytest.fixture(scope="session")
 def longer_document(table_folder: Path) -> dict[str, Any]:
-    """A job that trains for some seconds."""
-    return make_document(table_folder, epochs=150)
+    """A job that trains for some seconds, without an evaluation."""
+    return make_document(table_folder, epochs=150, with_evaluation=False)
 
 
 @pytest.fixture(scope="session")
 def endless_document(table_folder: Path) -> dict[str, Any]:
     """A job that trains for longer than any test waits."""
-    return make_document(table_folder, epochs=100_000)
+    return make_document(table_folder, epochs=10_000, with_evaluation=False)
 
 
 @pytest.fixture

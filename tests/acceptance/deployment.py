@@ -1,7 +1,6 @@
 """An installation made of real processes: workers, an API, over one database and one data directory."""
 
 import io
-import json
 import os
 import signal
 import subprocess
@@ -178,20 +177,19 @@ def write_table(path: Path, num_rows: int = 360) -> None:
     path.write_text(lines.getvalue())
 
 
-def make_document(folder: Path, **training: Any) -> dict[str, Any]:
-    """Return a small job over a small table, with every phase in it."""
+def make_document(folder: Path, *, epochs: int = 6, with_evaluation: bool = True) -> dict[str, Any]:
+    """Return a small job over a small table; with evaluation it has every phase in it."""
     path = folder / "table.csv"
     if not path.exists():
         write_table(path)
-    document = {
+    document: dict[str, Any] = {
         "dataset": {"uri": str(path), "id": "id", "features": ["a", "b", "c"], "label": "label"}
         | {"split": {"column": "split", "value": "train"}},
         "meta": {"split": {"column": "split", "value": "valid"}},
         "test": {"split": {"column": "split", "value": "test"}},
         "task": "prune",
         "model": {"name": "linear"},
-        "training": {"epochs": 6, "batch_size": 32, "seed": 3} | training,
+        "training": {"epochs": epochs, "batch_size": 32, "seed": 3},
         "selection": {"keep_fraction": 0.7},
-        "evaluation": {"arms": ["full", "curated", "random"], "seeds": 1},
     }
-    return dict(json.loads(json.dumps(document)))
+    return document | ({"evaluation": {"arms": ["full", "curated", "random"], "seeds": 1}} if with_evaluation else {})

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from service.jobs.repository import JobRepository
 from tests.acceptance.conftest import Deploy
 
 pytestmark = [pytest.mark.acceptance, pytest.mark.slow]
@@ -36,8 +37,6 @@ def test_a_frozen_worker_woken_past_its_lease_is_refused(
     assert deployment.get(job_id).result_attempt == 2
     assert deployment.read_rows(job_id) == undisturbed
     with deployment.database.read() as session:
-        from service.jobs.repository import JobRepository
-
         attempts = [event.attempt for event in JobRepository(session).list_events(job_id)]
     assert attempts == sorted(attempts), "the first attempt has written after the second began"
 

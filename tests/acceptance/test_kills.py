@@ -40,7 +40,7 @@ def test_a_worker_killed_in_every_phase(
     kill_round: int,
 ) -> None:
     undisturbed = run_undisturbed(document)
-    deployment = deploy(kind)
+    deployment = deploy(kind, checkpoint_seconds=0.05)
     job_id = deployment.submit(document, **PATIENT)
     for moment in MOMENTS:
         worker = deployment.start_worker(kill_at=moment)
@@ -54,7 +54,7 @@ def test_only_the_attempt_killed_in_every_phase(
     deploy: Deploy, document: dict[str, Any], run_undisturbed: Callable[[dict[str, Any]], bytes], kill_round: int
 ) -> None:
     undisturbed = run_undisturbed(document)
-    deployment = deploy("embedded")
+    deployment = deploy("embedded", checkpoint_seconds=0.05)
     job_id = deployment.submit(document, **PATIENT)
     worker = deployment.start_worker(kill_at=" ".join(MOMENTS), kill_whom="attempt")
     check_outcome(deployment, job_id, undisturbed)

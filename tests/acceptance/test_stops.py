@@ -3,10 +3,12 @@
 import signal
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from service.attempts.workers import WorkerRepository
 from service.jobs.repository import JobRepository
 from tests.acceptance.conftest import Deploy
 from tests.acceptance.deployment import Deployment
@@ -30,7 +32,7 @@ def test_a_worker_shut_down_gives_its_job_back_with_a_checkpoint(
     kind: str, deploy: Deploy, longer_document: dict[str, Any], run_undisturbed: Callable[[dict[str, Any]], bytes]
 ) -> None:
     undisturbed = run_undisturbed(longer_document)
-    deployment = deploy(kind, checkpoint_seconds=0.5)
+    deployment = deploy(kind)
     job_id = deployment.submit(longer_document, max_attempts=1)
     worker = deployment.start_worker()
     wait_for_training(deployment, job_id)
@@ -96,34 +98,22 @@ def test_an_attempt_that_does_not_stop_is_killed_after_its_grace(
     assert not attempt.is_running()
 
 
-def test_a_job_that_runs_out_of_time_fails_and_goes_on_when_resumed(
-    deploy: Deploy, endless_document: dict[str, Any]
-) -> None:
-    deployment = deploy("embedded", poll_seconds=0.05)
-    job_id = deployment.submit(endless_document, max_seconds=12)
-    deployment.start_worker()
+def test_a_job_that_runs_out_of_time_fails(deploy: Deploy, endless_document: dict[str, Any]) -> None:
+    deployment = deploy("embedded")
+    job_id = deployment.submit(endless_document, max_seconds=8)
+    worker = deployment.start_worker()
     assert deployment.wait_for_state(job_id) == "failed"
     job = deployment.get(job_id)
-    assert job.error_code == "time_limit"
-    assert 11.5 < job.used_seconds < 12 + PROMPT_SECONDS
+    assert (job.error_code, job.attempt, job.lost_attempts) == ("time_limit", 1, 1)
+    assert job.error_hint is not None and "limits.max_seconds" in job.error_hint
+    assert 8 <= job.used_seconds < 8 + PROMPT_SECONDS
     assert not deployment.find_attempts(job_id)
-    assert job.checkpoint_step is not None
-    with deployment.database.write() as session:
-        JobRepository(session).resume(job_id)
-    deployment.wait_for(
-        "the resume", lambda: f"resumed from step {job.checkpoint_step} (training)" in deployment.list_messages(job_id)
-    )
-    cancel(deployment, job_id)
-    assert deployment.wait_for_state(job_id) == "cancelled"
+    assert worker.poll() is None
 
 
 def test_the_worker_never_loads_torch_and_is_forgotten_when_it_leaves(
     deploy: Deploy, endless_document: dict[str, Any]
 ) -> None:
-    from pathlib import Path
-
-    from service.attempts.workers import WorkerRepository
-
     deployment = deploy("embedded")
     job_id = deployment.submit(endless_document)
     worker = deployment.start_worker()
