@@ -51,7 +51,8 @@ class StepBoundary:
             self.save(make_checkpoint())
 
     def save(self, checkpoint: Checkpoint) -> None:
-        """Save a checkpoint, point the job at it, then remove the older ones."""
+        """Save a checkpoint, point the job at it, then remove the older ones. The curves up to it are written first."""
+        self._context.progress.flush()
         path = self._store.save(checkpoint)
         claim = self._context.claim
         with self._context.database.write() as session:

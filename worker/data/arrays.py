@@ -2,6 +2,7 @@
 
 import shutil
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -34,8 +35,10 @@ class ArrayFolder:
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Remove the folder. Arrays still mapped stay readable until they are let go."""
+        """Remove the folder, and the one around it once it is empty. Arrays still mapped stay readable."""
         shutil.rmtree(self._path, ignore_errors=True)
+        with suppress(OSError):
+            self._path.parent.rmdir()
 
     @property
     def path(self) -> Path:

@@ -2,11 +2,13 @@
 
 Outcomes are a table, seeds by test examples: 1 where the network of that seed is right on that example, else 0; or the
 difference of two such tables. Both seeds and examples are drawn from more that might have been drawn, so the variance
-of the overall mean has a part from each (crossed random effects):
+of the overall mean has a part from each (crossed random effects). With the mean squares MS of the two-way table, S
+seeds and T examples:
 
-    Var(mean) = (MS_examples + max(0, MS_seeds - MS_rest)) / (num_seeds * num_examples)
+    reach^2 = (t(T-1)^2 * MS_examples + t(S-1)^2 * max(0, MS_seeds - MS_rest)) / (S * T)
 
-with the mean squares MS of the two-way table, and degrees of freedom by Satterthwaite.
+Each part is widened by the t quantile of its own degrees of freedom: with three seeds the part of the seeds, which is
+known badly, counts 4.3^2-fold, that of the examples 1.96^2-fold.
 """
 
 from dataclasses import dataclass
@@ -21,8 +23,8 @@ CONFIDENCE = 0.95
 # Legend: S seeds, T test examples.
 
 _METHOD = (
-    "95% t-interval; variance of seeds and of test examples added up (two-way random effects, Satterthwaite degrees "
-    "of freedom); differences are paired by seed and test example"
+    "95% interval; the variances of seeds and of test examples (two-way random effects), each widened by the t "
+    "quantile of its own degrees of freedom, are added up; differences are paired by seed and test example"
 )
 _ONE_SEED = "; with one seed the variance between trainings is unknown and not in it"
 
@@ -55,31 +57,24 @@ def estimate_mean(outcomes: NDArray[Any], bounds: tuple[float, float]) -> Estima
     num_examples = outcomes_ST.shape[1]
     if num_examples < 2:
         return Estimate(mean, bounds)
-    variance, freedom = _measure_variance(outcomes_ST)
-    if variance > 0.0:
-        quantile = float(stdtrit(freedom, 0.5 + CONFIDENCE / 2))
-        reach = quantile * float(np.sqrt(variance))
-    else:
-        reach = 3.0 / num_examples
+    reach = _measure_reach(outcomes_ST) or 3.0 / num_examples
     return Estimate(mean, (max(bounds[0], mean - reach), min(bounds[1], mean + reach)))
 
 
-def _measure_variance(outcomes_ST: NDArray[np.float64]) -> tuple[float, float]:
-    """Return the variance of the overall mean and its degrees of freedom."""
+def _measure_reach(outcomes_ST: NDArray[np.float64]) -> float:
+    """Return half the width of the interval; 0 where no outcome differs from another."""
     num_seeds, num_examples = outcomes_ST.shape
     mean = outcomes_ST.mean()
     means_T, means_S = outcomes_ST.mean(axis=0), outcomes_ST.mean(axis=1)
     square_T = num_seeds * float(((means_T - mean) ** 2).sum()) / (num_examples - 1)
-    count = num_seeds * num_examples
-    if num_seeds == 1:
-        return square_T / count, float(num_examples - 1)
-    square_S = num_examples * float(((means_S - mean) ** 2).sum()) / (num_seeds - 1)
-    rest_ST = outcomes_ST - means_T[None, :] - means_S[:, None] + mean
-    rest_freedom = (num_seeds - 1) * (num_examples - 1)
-    square_rest = float((rest_ST**2).sum()) / rest_freedom
-    parts = [(square_T, num_examples - 1)]
-    if square_S > square_rest:
-        parts += [(square_S, num_seeds - 1), (-square_rest, rest_freedom)]
-    total = sum(square for square, _ in parts)
-    spread = sum(square**2 / freedom for square, freedom in parts)
-    return total / count, max(1.0, total**2 / spread) if spread > 0.0 else 1.0
+    squared_reach = _quantile(num_examples - 1) ** 2 * square_T
+    if num_seeds > 1:
+        square_S = num_examples * float(((means_S - mean) ** 2).sum()) / (num_seeds - 1)
+        rest_ST = outcomes_ST - means_T[None, :] - means_S[:, None] + mean
+        square_rest = float((rest_ST**2).sum()) / ((num_seeds - 1) * (num_examples - 1))
+        squared_reach += _quantile(num_seeds - 1) ** 2 * max(0.0, square_S - square_rest)
+    return float(np.sqrt(squared_reach / outcomes_ST.size))
+
+
+def _quantile(freedom: int) -> float:
+    return float(stdtrit(freedom, 0.5 + CONFIDENCE / 2))
