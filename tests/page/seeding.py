@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 from PIL import Image
+from sqlalchemy import update
 
 from service.attempts.repository import AttemptRepository
 from service.attempts.state import Failure, MetricPoint, Progress
@@ -16,6 +17,7 @@ from service.db.engine import Database
 from service.jobs.document import canonical_json, document_digest, parse_document
 from service.jobs.repository import JobRepository, NewJob
 from service.jobs.state import Phase
+from service.jobs.tables import JobTable
 from service.results.rows import apply_num_kept, encode_chunk, rows_schema
 from service.results.tables import ChunkTable, PreviewTable, ResultTable
 
@@ -54,9 +56,11 @@ class Seeder:
             return JobRepository(session).add(new).id
 
     def train(self, name: str = "training now", labels: Mapping[str, str] | None = None) -> str:
-        """Add a job in the middle of its training, with curves. No other job may be queued."""
+        """Add a job in the middle of its training, with curves."""
         job_id = self.queue(name, labels)
         with self.database.write() as session:
+            # Ahead of whatever else is queued, so that the claim takes this one.
+            session.execute(update(JobTable).where(JobTable.id == job_id).values(priority=1))
             attempts = AttemptRepository(session)
             claim = attempts.claim("host-1", LEASE_SECONDS)
             assert claim is not None

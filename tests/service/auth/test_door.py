@@ -119,7 +119,7 @@ def test_a_link_opens_the_dashboard_once(client: TestClient, stranger: TestClien
     assert cookie.startswith(f"{SESSION_COOKIE}=")
     assert "HttpOnly" in cookie
     assert "samesite=strict" in cookie.lower()
-    assert answer.headers["referrer-policy"] == "no-referrer"
+    assert answer.headers["referrer-policy"] == "same-origin"
     assert stranger.get("/v1/jobs").status_code == 200
     stranger.cookies.clear()
     again = stranger.get(url)
