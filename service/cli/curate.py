@@ -117,9 +117,12 @@ def _cancel(client: Any, job_id: str) -> NoReturn:
     """Cancel the job and wait until it has stopped; a second Ctrl-C does not wait."""
     from service.cli.progress import open_progress
     from service.errors import ServiceError
+    from service.jobs.schemas import Job
 
     console.note("cancelling; Ctrl-C again ends at once")
     with contextlib.suppress(ServiceError), open_progress() as view:
         client.cancel(job_id)
-        view.follow(client.watch(job_id))
+        for update in client.watch(job_id):
+            if isinstance(update, Job):
+                view.show_job(update)
     raise ServiceError("interrupted", f"Interrupted; job {job_id} was cancelled and no bundle was written.")

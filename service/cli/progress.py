@@ -8,7 +8,7 @@ from typing import Any, Self
 
 from service.cli.console import console, is_terminal
 from service.jobs.schemas import Job, JobEvent
-from service.jobs.state import FINAL_STATES
+from service.jobs.state import FINAL_STATES, JobState
 from service.wording import write_rate, write_seconds, write_share
 
 _SECONDS_BETWEEN_LINES = 10.0
@@ -131,7 +131,7 @@ def open_progress() -> AbstractProgressView:
 
 def name_stage(job: Job) -> str:
     """Return the word for what is going on: the phase while the job is held, else its state."""
-    if job.state in FINAL_STATES or job.state in {"queued", "cancelling"}:
+    if job.state in {*FINAL_STATES, JobState.QUEUED, JobState.CANCELLING}:
         return str(job.state)
     return str(job.phase or job.state)
 
@@ -141,7 +141,7 @@ def describe_job(job: Job) -> list[str]:
     parts = [name_stage(job), write_share(job.progress, 0)]
     if job.queue_position is not None:
         parts.append(f"position {job.queue_position} in the queue")
-    if job.state not in FINAL_STATES:
+    if job.state not in FINAL_STATES and job.state != JobState.CANCELLING:
         if job.rate is not None:
             parts.append(write_rate(job.rate, job.rate_unit))
         if job.eta_seconds is not None:
