@@ -6,12 +6,11 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
 from starlette.responses import HTMLResponse
 
-_ENVIRONMENT = Environment(
-    loader=PackageLoader("service", "templates"), autoescape=True, undefined=StrictUndefined, trim_blocks=True
-)
+from service.templating import create_environment
+
+_ENVIRONMENT = create_environment("service")
 _STYLE = re.compile(r"<style>(.*?)</style>", re.DOTALL)
 
 

@@ -6,15 +6,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from service import wording
 from service.jobs.tables import JobTable
-from service.results.charts import draw_arms, draw_histogram
 from service.results.chunks import RowReader
 from service.results.rows import apply_num_kept
 from service.results.schemas import Summary
 from service.results.tables import PreviewTable, ResultTable
+from service.templating import create_environment
 
 NUM_REPORTED_PREVIEWS = 40
 _IMAGE_TYPES = ("image/png", "image/jpeg")
@@ -64,22 +62,4 @@ def build_report(job: JobTable, result: ResultTable, summary: Summary, suspects:
     return page.encode()
 
 
-def _create_environment() -> Environment:
-    environment = Environment(
-        loader=PackageLoader("service.results", "templates"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters |= {
-        "count": wording.write_count,
-        "share": wording.write_share,
-        "points": wording.write_points,
-        "number": wording.write_number,
-    }
-    environment.globals |= {"draw_histogram": draw_histogram, "draw_arms": draw_arms}
-    return environment
-
-
-_ENVIRONMENT = _create_environment()
+_ENVIRONMENT = create_environment("service.results")

@@ -40,7 +40,8 @@ def name_group(value: object) -> str:
     >>> name_group(3), name_group("web"), name_group(None)
     ('3', 'web', '(none)')
     """
-    return "(none)" if value is None else str(value)
+    # Postgres refuses zero bytes, so the summary cannot hold them.
+    return "(none)" if value is None else str(value).replace("\0", "\ufffd")
 
 
 def count_kept(keep_fraction: float, num_total: int, num_labelled: int) -> int:
