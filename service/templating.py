@@ -20,6 +20,7 @@ def create_environment(package: str) -> Environment:
         "share": wording.write_share,
         "points": wording.write_points,
         "number": wording.write_number,
+        "decimal": wording.write_decimal,
         "seconds": wording.write_seconds,
         "rate": wording.write_rate,
         "moment": wording.write_moment,

@@ -21,11 +21,11 @@ class Console:
     def say(self, text: str) -> None:
         """Write a result for people; nothing with `--json`."""
         if not self.is_json:
-            typer.echo(text)
+            typer.echo("\n".join(clean_line(line) for line in text.split("\n")))
 
     def note(self, text: str) -> None:
         """Write what happens meanwhile, on standard error."""
-        typer.echo(text, err=True)
+        typer.echo("\n".join(clean_line(line) for line in text.split("\n")), err=True)
 
     def emit(self, fields: Mapping[str, Any]) -> None:
         """With `--json`, write the one object that programs read, on a line of its own."""
@@ -58,8 +58,8 @@ console = Console()
 def describe_error(error: ServiceError) -> list[str]:
     """Return the lines that tell an error: every problem of a document, else the message and what to do."""
     if error.problems:
-        return [_flatten(_describe_problem(problem)) for problem in error.problems]
-    return [_flatten(" ".join(part for part in (error.message, error.hint) if part))]
+        return [clean_line(_describe_problem(problem)) for problem in error.problems]
+    return [clean_line(" ".join(part for part in (error.message, error.hint) if part))]
 
 
 def is_terminal() -> bool:
@@ -73,6 +73,6 @@ def _describe_problem(problem: Problem) -> str:
     return f"{problem.param}: {problem.message}"
 
 
-def _flatten(text: str) -> str:
-    # What a data set or a server says must not steer the terminal, nor break the line.
+def clean_line(text: str) -> str:
+    """Return text as one printable line: what a data set or a server says must not steer the terminal."""
     return "".join(character if character.isprintable() else " " for character in text)

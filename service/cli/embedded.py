@@ -32,7 +32,7 @@ class EmbeddedService:
         self._socket_dir = _make_socket_directory()
         self._socket = self._socket_dir / "api.sock"
         self._children = ChildProcesses(
-            _build_environment(data_dir, data_roots), log_path=self._socket_dir / "service.log"
+            _build_environment(data_dir, data_roots, self._socket_dir), log_path=self._socket_dir / "service.log"
         )
         self._data_dir = data_dir
         self.client: Client | None = None
@@ -161,7 +161,7 @@ def join_roots(roots: Sequence[Path]) -> str:
     return ":".join(names)
 
 
-def _build_environment(data_dir: Path, data_roots: Sequence[Path]) -> dict[str, str]:
+def _build_environment(data_dir: Path, data_roots: Sequence[Path], temporary: Path) -> dict[str, str]:
     environment = {name: value for name, value in os.environ.items() if name not in _FOREIGN_SETTINGS}
     return environment | {
         "SAMA_DATA_DIR": str(data_dir),
@@ -169,6 +169,8 @@ def _build_environment(data_dir: Path, data_roots: Sequence[Path]) -> dict[str, 
         "SAMA_POLL_SECONDS": "0.1",
         "SAMA_PROGRESS_SECONDS": "0.5",
         "PYTHONUNBUFFERED": "1",
+        # Whatever a library leaves in the temporary folder goes with the rest.
+        "TMPDIR": str(temporary),
     }
 
 

@@ -49,7 +49,7 @@ def run(arguments: Sequence[str] | None = None) -> int:
     # Known before the options are parsed, so that even a usage error honours them.
     console.is_debug, console.is_json = "--debug" in given, "--json" in given
     try:
-        return int(app(args=given, standalone_mode=False) or 0)
+        return int(app(args=given, prog_name="sama", standalone_mode=False) or 0)
     except typer.TyperException as exc:
         return _fail_usage(exc)
     except (KeyboardInterrupt, typer.Abort):

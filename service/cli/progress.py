@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from types import TracebackType
 from typing import Any, Self
 
-from service.cli.console import console, is_terminal
+from service.cli.console import clean_line, console, is_terminal
 from service.jobs.schemas import Job, JobEvent
 from service.jobs.state import FINAL_STATES, JobState
 from service.wording import write_rate, write_seconds, write_share
@@ -114,7 +114,7 @@ class BarProgressView(AbstractProgressView):
         if event.kind not in _QUIET_KINDS:
             from rich.text import Text
 
-            self._progress.console.print(Text(f"{event.kind}: {event.message}"))
+            self._progress.console.print(Text(clean_line(f"{event.kind}: {event.message}")))
 
     def show_bytes(self, file_name: str, arrived: int, total: int | None) -> None:
         """Show the file that is arriving."""
