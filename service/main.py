@@ -32,6 +32,7 @@ from service.logging import configure_logging, get_logger
 from service.openapi import describe_api
 from service.requests import RequestGuard
 from service.results.endpoints import router as result_router
+from service.results.files import EXPORTS, ExportStore
 from service.results.service import ResultService
 from service.settings import Settings
 
@@ -49,6 +50,7 @@ def create_app(settings: Settings) -> FastAPI:
     async def run_lifespan(_app: FastAPI) -> AsyncIterator[None]:
         if database.is_sqlite:
             migrate(settings)
+        ExportStore(settings.data_dir / EXPORTS).remove_leftovers()
         yield
         database.dispose()
 

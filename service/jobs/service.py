@@ -18,7 +18,7 @@ from service.jobs.schemas import Job, JobEvent, JobPage, MetricPoint
 from service.jobs.state import JobState
 from service.jobs.tables import JobTable
 from service.jobs.views import view_event, view_job, view_metric
-from service.results.files import ExportStore
+from service.results.files import EXPORTS, ExportStore
 from service.results.repository import ResultRepository
 from service.settings import Settings
 
@@ -41,7 +41,7 @@ class JobService:
     def __init__(self, database: Database, settings: Settings) -> None:
         self._database = database
         self._settings = settings
-        self._exports = ExportStore(settings.data_dir / "exports")
+        self._exports = ExportStore(settings.data_dir / EXPORTS)
 
     def validate(self, data: object) -> InspectionReport:
         """Check a raw document and open the data it names, without making a job.

@@ -9,6 +9,7 @@ from service.wording import write_count, write_number, write_share
 
 _WIDTH, _HEIGHT = 560, 180
 _LEFT, _RIGHT, _TOP, _BOTTOM = 48, 12, 12, 40
+_LEAST_BAR = 2.0
 
 
 def draw_histogram(histogram: Histogram, axis: str, title: str) -> Markup:
@@ -18,7 +19,8 @@ def draw_histogram(histogram: Histogram, axis: str, title: str) -> Markup:
     bar = plot_width / max(len(histogram.counts), 1)
     parts = [_open_svg(_HEIGHT, title)]
     for index, count in enumerate(histogram.counts):
-        height = plot_height * count / most
+        # A bin that is not empty must be seen, however full another one is.
+        height = max(plot_height * count / most, _LEAST_BAR) if count else 0.0
         words = (
             f"{write_number(histogram.edges[index])} to {write_number(histogram.edges[index + 1])}: "
             f"{write_count(count, 'example')}"

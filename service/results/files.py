@@ -3,12 +3,18 @@
 import hashlib
 import os
 import secrets
+import time
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
 from service.errors import ServiceError
+
+EXPORTS = "exports"  # the store's folder in the data directory
+_PARTIAL = ".partial-"
+_LEFTOVER_SECONDS = 3600.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +52,7 @@ class ExportStore:
         Raises:
             ServiceError: `storage_unavailable`; nothing is left behind.
         """
-        partial = self._directory / f".partial-{secrets.token_hex(8)}"
+        partial = self._directory / f"{_PARTIAL}{secrets.token_hex(8)}"
         try:
             self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
             with partial.open("xb+") as file:
@@ -76,6 +82,13 @@ class ExportStore:
         except OSError:
             return None
         return StoredFile(path, sha256, size_bytes) if whole else None
+
+    def remove_leftovers(self) -> None:
+        """Remove what a writer left behind that was killed more than an hour ago."""
+        for path in self._directory.glob(f"{_PARTIAL}*"):
+            with suppress(FileNotFoundError):
+                if time.time() - path.stat().st_mtime > _LEFTOVER_SECONDS:
+                    path.unlink()
 
     def remove(self, digests: Iterable[str]) -> None:
         """Remove the files with these digests; those that are gone already are no fault."""

@@ -7,7 +7,7 @@ from service.errors import ServiceError
 from service.results.chunks import RowReader
 from service.results.examples import ExampleQuery, list_page
 from service.results.exports import Exporter, check_file_name
-from service.results.files import ExportedFile, ExportStore
+from service.results.files import EXPORTS, ExportedFile, ExportStore
 from service.results.repository import ResultRepository
 from service.results.rows import count_kept
 from service.results.schemas import ExamplePage, Preview, Summary
@@ -33,7 +33,7 @@ class ResultService:
 
     def __init__(self, database: Database, settings: Settings) -> None:
         self._database = database
-        self._store = ExportStore(settings.data_dir / "exports")
+        self._store = ExportStore(settings.data_dir / EXPORTS)
 
     def summary(self, job_id: str, *, keep_fraction: float | None = None) -> Summary:
         """Return the summary; with `keep_fraction`, selection and keep rates as they would be at that fraction."""
