@@ -16,6 +16,7 @@ from service.cli.processes import ChildProcesses
 from service.client.client import Client
 from service.errors import ServiceError
 
+LOCK_FILE = "lock"
 READY_SECONDS = 60.0
 STOP_SECONDS = 35.0
 _READY_POLL_SECONDS = 0.05
@@ -118,7 +119,7 @@ def lock_data_directory(data_dir: Path) -> Iterator[None]:
     """
     try:
         data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
-        file = os.open(data_dir / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        file = os.open(data_dir / LOCK_FILE, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     except OSError as exc:
         message = f"The data directory {str(data_dir)!r} cannot be used: {exc.strerror}."
         raise ServiceError("data_directory_not_usable", message) from exc
