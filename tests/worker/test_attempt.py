@@ -36,7 +36,6 @@ from tests.worker.jobs import (
 from worker.exits import DONE, FAILED, STALE, STOPPED
 from worker.stop import StopFlag
 
-
 NUM_STEPS = 3 * 6
 
 # What does not touch the database differently is looked at on one of the two kinds alone.
@@ -236,7 +235,7 @@ def test_a_lost_checkpoint_means_from_the_beginning_and_is_said(
     document = make_document(points, evaluation=None)
     job_id = queue_job(database, document)
     claim = claim_job(database)
-    assert run_claimed(database, eager, claim, CountingStop(30)) == STOPPED
+    assert run_claimed(database, eager, claim, CountingStop(20)) == STOPPED
     release(database, claim)
     for state in (eager.data_dir / "checkpoints").glob("*/*/*/state.json"):
         state.unlink()
@@ -251,7 +250,7 @@ def test_a_lost_checkpoint_means_from_the_beginning_and_is_said(
 def test_a_checkpoint_of_other_data_is_not_gone_on_from(database: Database, eager: Settings, points: Path) -> None:
     job_id = queue_job(database, make_document(points, evaluation=None))
     claim = claim_job(database)
-    assert run_claimed(database, eager, claim, CountingStop(30)) == STOPPED
+    assert run_claimed(database, eager, claim, CountingStop(20)) == STOPPED
     release(database, claim)
     table = pq.read_table(points)
     changed = table["given"].to_pylist()

@@ -5,7 +5,7 @@ from torch.nn.functional import relu
 
 # Legend: B examples, C channels, H height, W width.
 
-_SMALL_SIDE = 64
+_TINY_SIDE, _SMALL_SIDE = 16, 64
 
 
 class ConvolutionBlock(nn.Sequential):
@@ -33,8 +33,10 @@ def build_cnn(sizes: tuple[int, ...], num_classes: int) -> nn.Module:
     They are halved while more than 4 pixels a side are left, then averaged.
     """
     num_channels, height, width = sizes
-    layers: list[nn.Module] = [ConvolutionBlock(num_channels, 32, stride=1)]
-    side, filters = min(height, width), 32
+    side = min(height, width)
+    # Half the time goes into the first layers of a larger image, so they are kept narrow.
+    filters = 32 if side <= _TINY_SIDE else 16
+    layers: list[nn.Module] = [ConvolutionBlock(num_channels, filters, stride=1)]
     while side > 4:
         wider = min(128, 2 * filters)
         layers.append(ConvolutionBlock(filters, wider, stride=2))
