@@ -7,6 +7,7 @@ import sys
 import threading
 from collections import deque
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 
 from service.logging import redact_text
 
@@ -58,28 +59,32 @@ class AttemptProcess:
     def kill(self) -> None:
         """End the process and everything it started, at once."""
         self.was_killed = True
-        if self._process.poll() is None:
-            os.killpg(self._process.pid, signal.SIGKILL)
+        self._kill_group()
 
     def close(self) -> None:
-        """Let go of the pipes, once the process has ended."""
-        for stream in (self._process.stdin, self._process.stdout):
-            if stream is not None:
-                stream.close()
+        """Let go of the process's standard input, once it has ended."""
+        assert self._process.stdin is not None
+        self._process.stdin.close()
+
+    def _kill_group(self) -> None:
+        with suppress(ProcessLookupError):
+            os.killpg(self._process.pid, signal.SIGKILL)
 
     def _wait(self) -> None:
         self._process.wait()
-        # A grandchild that lives on may keep the pipe open; the end of the attempt does not wait for it.
+        self._kill_group()  # what the attempt has started must not outlive it
+        # Whatever has left the group may keep the pipe open; the end of the attempt does not wait for it.
         self._reader.join(_DRAIN_SECONDS)
         self._on_exit()
 
     def _pass_output_on(self) -> None:
         assert self._process.stdout is not None
-        for raw in self._process.stdout:
-            line = redact_text(raw.decode(errors="replace")).rstrip("\n")
-            self._tail.append(line)
-            sys.stderr.write(f"{line}\n")
-            sys.stderr.flush()
+        with self._process.stdout as output:
+            for raw in output:
+                line = redact_text(raw.decode(errors="replace")).rstrip("\n")
+                self._tail.append(line)
+                sys.stderr.write(f"{line}\n")
+                sys.stderr.flush()
 
 
 def make_command(job_id: str, attempt: int) -> list[str]:

@@ -15,6 +15,7 @@ from worker.outages import DATABASE_OUTAGES, describe_outage
 
 _log = get_logger(__name__)
 _LOOK_SECONDS = 1.0  # how soon a cancel is seen
+_JOIN_SECONDS = 5.0
 _TRUSTED_SHARE = 0.95  # of the lease: the rest is for killing the attempt before anybody may take its job
 
 
@@ -61,8 +62,9 @@ class LeaseKeeper:
         self._thread.start()
 
     def stop(self) -> None:
-        """Renew no more; does not wait for a statement that hangs."""
+        """Renew no more; waits for the statement at hand, but not for one that hangs."""
         self._stopped.set()
+        self._thread.join(_JOIN_SECONDS)
 
     def take_unbooked_seconds(self) -> float:
         """Return the time spent since it was last booked; the caller books it."""

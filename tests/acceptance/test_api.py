@@ -1,7 +1,8 @@
 """The API's process killed and started again mid-job: what it answered still holds, and the job does not notice."""
 
-from collections.abc import Callable
-from pathlib import Path
+import socket
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import httpx
@@ -10,50 +11,48 @@ import pytest
 from service.auth.keys import load_api_key
 from tests.acceptance.conftest import Deploy
 from tests.acceptance.deployment import Deployment
-from tests.servers.child import make_server_directory
 
 pytestmark = [pytest.mark.acceptance, pytest.mark.slow]
 
 
 @pytest.fixture
-def socket_path() -> Path:
-    """A path short enough for a unix socket."""
-    return make_server_directory("sama-api", None) / "api.sock"
+def port() -> int:
+    """A port that was free a moment ago."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
 
 
-def connect(deployment: Deployment, socket_path: Path) -> httpx.Client:
-    """Return a client of the API, once it answers."""
+@contextmanager
+def connect(deployment: Deployment) -> Iterator[httpx.Client]:
+    """Give a client of the API, once it answers."""
     key = load_api_key(deployment.settings).get_secret_value()
-    client = httpx.Client(
-        transport=httpx.HTTPTransport(uds=str(socket_path)),
-        base_url="http://localhost",
-        headers={"Authorization": f"Bearer {key}"},
-        timeout=60,
-    )
+    url = f"http://127.0.0.1:{deployment.settings.port}"
+    with httpx.Client(base_url=url, headers={"Authorization": f"Bearer {key}"}, timeout=60) as client:
 
-    def answers() -> bool:
-        try:
-            return client.get("/healthz").status_code == 200
-        except httpx.TransportError:
-            return False
+        def answers() -> bool:
+            try:
+                return client.get("/healthz").status_code == 200
+            except httpx.TransportError:
+                return False
 
-    deployment.wait_for("the API to answer", answers)
-    return client
+        deployment.wait_for("the API to answer", answers)
+        yield client
 
 
 @pytest.mark.parametrize("kind", ["embedded", "production"])
 def test_the_api_killed_and_started_again_mid_job(
     kind: str,
     deploy: Deploy,
-    socket_path: Path,
+    port: int,
     longer_document: dict[str, Any],
     run_undisturbed: Callable[[dict[str, Any]], bytes],
 ) -> None:
     undisturbed = run_undisturbed(longer_document)
-    deployment = deploy(kind)
-    api = deployment.start("service.main", "--uds", str(socket_path))
+    deployment = deploy(kind, port=port)
+    api = deployment.start("service.main")
     deployment.start_worker()
-    with connect(deployment, socket_path) as client:
+    with connect(deployment) as client:
         answer = client.post("/v1/jobs", json=longer_document, headers={"Idempotency-Key": "once"})
         assert answer.status_code == 202, answer.text
         job_id = answer.json()["id"]
@@ -61,8 +60,8 @@ def test_the_api_killed_and_started_again_mid_job(
     api.kill()
     api.wait()
     assert deployment.get(job_id).state == "running"
-    deployment.start("service.main", "--uds", str(socket_path))
-    with connect(deployment, socket_path) as client:
+    deployment.start("service.main")
+    with connect(deployment) as client:
         again = client.post("/v1/jobs", json=longer_document, headers={"Idempotency-Key": "once"})
         assert again.json()["id"] == job_id, "the second start has forgotten what the first accepted"
         assert deployment.wait_for_state(job_id) == "succeeded"

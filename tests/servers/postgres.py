@@ -57,6 +57,17 @@ class PostgresServer:
         """Remove a database, whoever is still connected to it."""
         self._execute(sql.SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)").format(sql.Identifier(name)))
 
+    def forbid_connections(self, name: str) -> None:
+        """Close a database to everybody, as if the server were away for it alone."""
+        identifier = sql.Identifier(name)
+        self._execute(sql.SQL("ALTER DATABASE {} WITH ALLOW_CONNECTIONS false").format(identifier))
+        ending = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = {}"
+        self._execute(sql.SQL(ending).format(sql.Literal(name)))
+
+    def allow_connections(self, name: str) -> None:
+        """Open a database again."""
+        self._execute(sql.SQL("ALTER DATABASE {} WITH ALLOW_CONNECTIONS true").format(sql.Identifier(name)))
+
     def stop(self) -> None:
         """End the server and remove its files, if it was started here."""
         if self._process is not None:
