@@ -86,7 +86,8 @@ def _curate(request: CurationRequest, client: Any) -> None:
     from service.cli.verification import verify_bundle
     from service.jobs.state import JobState
 
-    for line in write_outline(client.validate(request.fields)):
+    report = client.validate(request.fields)
+    for line in write_outline(report):
         console.note(line)
     job_id = client.submit(request.fields).id
     try:
@@ -101,7 +102,7 @@ def _curate(request: CurationRequest, client: Any) -> None:
         verified = verify_bundle(staging)
     summary = client.summary(job_id)
     bundle = request.out.resolve()
-    console.say("\n".join(write_summary(job, summary)))
+    console.say("\n".join(write_summary(job, summary, said=report.notes)))
     console.say(f"  bundle:  {bundle} ({verified.describe()})")
     console.emit(
         {

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 
 from service.cli.tables import write_table
-from service.datasets.schemas import DuplicateReport, FileReport, InspectionReport
+from service.datasets.schemas import FileReport, InspectionReport
 from service.wording import write_bytes, write_count, write_seconds
 
 _ROLE_WORDS = {"train": "to curate", "meta": "trusted", "test": "for the test"}
@@ -17,8 +17,9 @@ def write_inspection(report: InspectionReport) -> list[str]:
         lines += _write_file(file)
     lines += ["", *write_table(list(_list_roles(report)))]
     lines += ["", *_write_classes(report)]
-    overlaps = [_write_duplicates(duplicates) for duplicates in report.duplicates if duplicates.count]
-    lines += ["", *(overlaps or ["  no example stands twice"])]
+    if not any(duplicates.count for duplicates in report.duplicates):
+        lines += ["", "  no example stands twice"]
+    lines.append("")
     if report.estimate is not None:
         lines.append(f"  estimate: {_write_estimate(report)} ({report.estimate.basis})")
     lines += [f"  note: {note}" for note in report.notes]
@@ -52,17 +53,6 @@ def _write_classes(report: InspectionReport) -> list[str]:
     shown = [f"{one.label} ({one.num_train:,})" for one in report.classes[:_MOST_CLASSES]]
     more = ", ..." if len(report.classes) > _MOST_CLASSES else ""
     return [f"  {write_count(len(report.classes), 'class')}: {', '.join(shown)}{more}"]
-
-
-def _write_duplicates(duplicates: DuplicateReport) -> str:
-    first, second = duplicates.examples[0] if duplicates.examples else ("?", "?")
-    rows = write_count(duplicates.count, "row")
-    if duplicates.first == duplicates.second:
-        return f"  {rows} {_ROLE_WORDS[duplicates.first]} repeat an earlier one, such as row {second} (row {first})"
-    return (
-        f"  leakage: {rows} {_ROLE_WORDS[duplicates.second]} stand also among those {_ROLE_WORDS[duplicates.first]}, "
-        f"such as row {second} (row {first} there)"
-    )
 
 
 def _write_estimate(report: InspectionReport) -> str:

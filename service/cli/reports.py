@@ -1,6 +1,6 @@
 """What a finished job found, in a few lines for a terminal."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Container, Iterable, Sequence
 
 from service.cli.tables import write_table
 from service.jobs.schemas import Job
@@ -13,8 +13,8 @@ def write_interval(interval: tuple[float, float]) -> str:
     return f"{100 * interval[0]:.1f} to {100 * interval[1]:.1f}%"
 
 
-def write_summary(job: Job, summary: Summary) -> list[str]:
-    """Return what the job found: rows, kept, doubtful, the proof and its verdict."""
+def write_summary(job: Job, summary: Summary, *, said: Container[str] = ()) -> list[str]:
+    """Return what the job found: rows, kept, doubtful, the proof and its verdict, and the notes not `said` before."""
     selection = summary.selection
     dropped = summary.num_labelled - selection.n_kept
     rows = [
@@ -30,9 +30,8 @@ def write_summary(job: Job, summary: Summary) -> list[str]:
     lines = [f"{job.name or job.id}: {job.task} by {job.document['method']['name']}, rule {selection.rule}", ""]
     lines += write_table(rows)
     lines += ["", *_write_evaluation(summary.evaluation)]
-    if summary.notes:
-        lines += ["", *(f"  note: {note}" for note in summary.notes)]
-    return lines
+    notes = [f"  note: {note}" for note in summary.notes if note not in said]
+    return [*lines, "", *notes] if notes else lines
 
 
 def write_job(job: Job) -> list[str]:

@@ -38,6 +38,7 @@ def serve(
     }
     if data_roots or "SAMA_DATA_ROOTS" not in environment:
         environment["SAMA_DATA_ROOTS"] = join_roots(data_roots or [Path.cwd()])
+    environment.setdefault("SAMA_LOG_LEVEL", "WARNING")  # a person reads this terminal
     children = ChildProcesses(environment)
     url = f"http://{_WILDCARDS.get(host, host)}:{port}"
     with terminate_like_ctrl_c(), lock_data_directory(data_dir):

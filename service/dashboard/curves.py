@@ -34,7 +34,7 @@ _CURVES = (
     ("base_loss", "Base loss", "weighted loss of the training batches"),
     ("meta_loss", "Meta loss", "loss on the trusted examples"),
     ("hypergradient_norm", "Hypergradient norm", "how strongly the weights are still being moved"),
-    ("effective_sample_size", "Effective sample size", "share of a batch that its weights make count; 1 is all of it"),
+    ("effective_sample_size", "Effective sample size", "how many examples of a batch its weights let count"),
 )
 
 

@@ -108,7 +108,7 @@ class MetricPoint(_Schema):
     base_loss: float | None
     meta_loss: float | None
     hypergradient_norm: float | None
-    effective_sample_size: float | None = Field(description="of the batch's weights, as a share of its examples")
+    effective_sample_size: float | None = Field(description="(sum w)^2 / sum w^2 of a batch's weights, in examples")
     examples_per_second: float | None
 
 

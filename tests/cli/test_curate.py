@@ -117,7 +117,13 @@ def test_the_dry_run_tells_everything_and_leaves_nothing(
     before = sorted([*tmp_path.rglob("*"), tmp_path / "job.yaml"])
     done = _run("validate", write_spec(test={"split": {"column": "split", "value": "test"}}))
     assert done.returncode == 0, done.stderr
-    for words in ("csv, 100 rows", "2 classes: down (30), up (30)", "estimate: about", "valid: this job can run"):
+    for words in (
+        "csv, 100 rows",
+        "2 classes: down (30), up (30)",
+        "repeat an earlier one exactly",
+        "estimate: about",
+        "valid: this job can run",
+    ):
         assert words in done.stdout
     rows = [line.split() for line in done.stdout.splitlines()]
     assert ["to", "curate", "60", "60", "0"] in rows

@@ -3,9 +3,10 @@
 import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import pytest
-from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Page, sync_playwright
+from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Page, expect, sync_playwright
 
 from service.db.engine import Database, create_database
 from service.db.migrate import migrate
@@ -27,6 +28,10 @@ _ARGUMENTS = (
     "--disable-component-update",
     "--disable-sync",
 )
+
+
+# A busy machine may take its time; a page that is wrong stays wrong.
+expect.set_options(timeout=20_000)
 
 
 @dataclass
@@ -64,8 +69,6 @@ def database(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Database]:
 @pytest.fixture(scope="session")
 def api(database: Database, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ApiServer]:
     """The server process."""
-    from pathlib import Path
-
     assert database.url.database is not None
     server = ApiServer(Path(database.url.database).parent)
     yield server

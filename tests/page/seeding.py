@@ -132,7 +132,7 @@ def _make_metrics(num_points: int) -> Sequence[MetricPoint]:
             base_loss=float(2.2 * np.exp(-step / 500) + 0.3 + wobble[i, 0]),
             meta_loss=float(2.0 * np.exp(-step / 400) + 0.2 + wobble[i, 1]) if i else None,
             hypergradient_norm=float(10 ** (-1 - step / 700 + wobble[i, 2])) if i else None,
-            effective_sample_size=float(0.72 + 0.25 * np.exp(-step / 300) + 0.2 * wobble[i, 3]),
+            effective_sample_size=float(64 * (0.72 + 0.25 * np.exp(-step / 300) + 0.2 * wobble[i, 3])),
             examples_per_second=1840.0,
         )
         for i, step in enumerate(steps)
