@@ -98,7 +98,8 @@ def find_faults(database: Database, job_ids: Sequence[str]) -> list[str]:
         results = {result.job_id: result.attempt for result in session.scalars(select(ResultTable))}
         for job_id in job_ids:
             job = session.get_one(JobTable, job_id)
-            life = " ".join(_name(event.message) for event in JobRepository(session).list_events(job_id))
+            events = JobRepository(session).list_events(job_id)
+            life = " ".join(_name(event.message) for event in events if event.kind == "state")
             if not _LIFE.fullmatch(life):
                 faults.append(f"{job_id} lived: {life}")
             if results.get(job_id) != job.result_attempt or job.result_attempt is None:
