@@ -7,6 +7,7 @@ This process never loads torch: attempts run in processes of their own.
 """
 
 import signal
+import sys
 from queue import SimpleQueue
 from types import FrameType
 
@@ -23,8 +24,8 @@ from worker.sweeper import Sweeper
 _log = get_logger(__name__)
 
 
-def run_polling(worker: Worker, settings: Settings) -> None:
-    """Work until SIGTERM or SIGINT; a second SIGINT ends the process at once."""
+def run_polling(worker: Worker, settings: Settings) -> int:
+    """Poll the job table until SIGTERM or SIGINT; a second SIGINT ends the process at once."""
     signals: SimpleQueue[int] = SimpleQueue()
 
     def receive(number: int, _frame: FrameType | None) -> None:
@@ -36,10 +37,11 @@ def run_polling(worker: Worker, settings: Settings) -> None:
     with PeriodicThread("polling", settings.poll_seconds, worker.work, join_seconds=None):
         signals.get()
         worker.stop()
+    return 0
 
 
-def run_on_hints(worker: Worker, database: Database, settings: Settings, broker_url: str, name: str) -> None:
-    """Work on hints from the broker until SIGTERM or SIGINT."""
+def run_on_hints(worker: Worker, database: Database, settings: Settings, broker_url: str, name: str) -> int:
+    """Work on hints from the broker until SIGTERM or SIGINT; returns Celery's exit code."""
     app = make_app(broker_url, worker.work)
     announcer = Announcer(database, CeleryHintQueue(app))
     with (
@@ -48,13 +50,13 @@ def run_on_hints(worker: Worker, database: Database, settings: Settings, broker_
         PeriodicThread("looking without a hint", settings.sweep_seconds, worker.work, join_seconds=None),
     ):
         try:
-            run_celery(app, name, worker.stop)
+            return run_celery(app, name, worker.stop)
         finally:
             worker.stop()
 
 
-def main() -> None:
-    """Run a worker with the settings of the environment."""
+def main() -> int:
+    """Run a worker with the settings of the environment and return its exit code."""
     settings = Settings()
     configure_logging(settings, "worker")
     identity = make_identity(settings)
@@ -65,13 +67,15 @@ def main() -> None:
     try:
         with worker, PeriodicThread("sweeping", settings.sweep_seconds, sweeper.sweep):
             if settings.broker_url is None:
-                run_polling(worker, settings)
+                exit_code = run_polling(worker, settings)
             else:
-                run_on_hints(worker, database, settings, settings.broker_url.get_secret_value(), identity.id)
+                broker_url = settings.broker_url.get_secret_value()
+                exit_code = run_on_hints(worker, database, settings, broker_url, identity.id)
     finally:
         database.dispose()
-    _log.info("worker stopped", worker=identity.id)
+    _log.info("worker stopped", worker=identity.id, exit_code=exit_code)
+    return exit_code
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -68,8 +68,11 @@ class CeleryHintQueue:
             return int(declared.message_count)
 
 
-def run_celery(app: Celery, hostname: str, stop: Callable[[], None]) -> None:
-    """Consume hints until SIGTERM or SIGINT; `stop` is called as soon as the signal arrives."""
+def run_celery(app: Celery, hostname: str, stop: Callable[[], None]) -> int:
+    """Consume hints until SIGTERM or SIGINT; `stop` is called as soon as the signal arrives.
+
+    Returns the exit code that Celery wants: not 0 where it gave up.
+    """
 
     def on_shutdown(**_: Any) -> None:
         stop()
@@ -79,7 +82,7 @@ def run_celery(app: Celery, hostname: str, stop: Callable[[], None]) -> None:
 
     worker_shutting_down.connect(on_shutdown)
     setup_logging.connect(keep_logging)
-    app.Worker(
+    consumer = app.Worker(
         hostname=hostname,
         pool="threads",
         concurrency=1,
@@ -88,4 +91,6 @@ def run_celery(app: Celery, hostname: str, stop: Callable[[], None]) -> None:
         without_gossip=True,
         without_mingle=True,
         without_heartbeat=True,
-    ).start()
+    )
+    consumer.start()
+    return int(consumer.exitcode or 0)

@@ -1,6 +1,6 @@
 """Workers and attempts killed with SIGKILL in every phase: the job goes on and gives the same bytes.
 
-`pytest tests/acceptance/test_kills.py --kill-rounds 20` does it twenty times.
+`pytest tests/acceptance/test_kill.py --kill-rounds 20` does it twenty times.
 """
 
 from collections.abc import Callable
