@@ -5,6 +5,7 @@ ends at once. SIGTERM asks for a checkpoint at the next step boundary. The exit 
 """
 
 import os
+import resource
 import sys
 from collections.abc import Sequence
 
@@ -43,6 +44,9 @@ def run_attempt(database: Database, settings: Settings, job_id: str, attempt: in
 
 def _write_failure(database: Database, job_id: str, attempt: int, error: Exception) -> int:
     failure = describe_failure(error)
+    # Without memory nothing could be written, least of all that there is none left.
+    _soft, hard = resource.getrlimit(resource.RLIMIT_AS)
+    resource.setrlimit(resource.RLIMIT_AS, (hard, hard))
     _log.error("attempt failed", code=failure.code, exc_info=error)
     try:
         with database.write() as session:

@@ -25,8 +25,14 @@ def prepare_device(settings: Settings) -> torch.device:
     torch.backends.cudnn.benchmark = False
     device = choose_device(settings)
     if device.type == "cpu" and settings.max_memory_bytes is not None:
-        resource.setrlimit(resource.RLIMIT_AS, (settings.max_memory_bytes, settings.max_memory_bytes))
+        _limit_memory(settings.max_memory_bytes)
     return device
+
+
+def _limit_memory(max_bytes: int) -> None:
+    """Set the soft limit alone, so that the attempt can lift it to write down why it failed."""
+    _soft, hard = resource.getrlimit(resource.RLIMIT_AS)
+    resource.setrlimit(resource.RLIMIT_AS, (max_bytes, hard))
 
 
 def choose_device(settings: Settings) -> torch.device:

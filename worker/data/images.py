@@ -14,6 +14,7 @@ from worker.data.arrays import Array, ArrayFolder, take_batches
 from worker.data.examples import AbstractEncoder, ImageExamples, InputShape, Part
 
 _BATCH_IMAGES = 64
+_MEASURED_BYTES = 1 << 22
 _GREY_MODES = frozenset({"1", "L", "I", "I;16"})
 
 
@@ -98,8 +99,9 @@ def _measure(pixels: Array) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Return mean and spread of each channel over 255, exactly: sums of whole numbers."""
     total = np.zeros(pixels.shape[1], dtype=np.int64)
     squares = np.zeros(pixels.shape[1], dtype=np.int64)
-    for start in range(0, len(pixels), 1024):
-        part = pixels[start : start + 1024].astype(np.int64)
+    step = max(1, _MEASURED_BYTES // int(np.prod(pixels.shape[1:])))
+    for start in range(0, len(pixels), step):
+        part = pixels[start : start + step].astype(np.int64)
         total += part.sum(axis=(0, 2, 3))
         squares += (part**2).sum(axis=(0, 2, 3))
     count = len(pixels) * pixels.shape[2] * pixels.shape[3]
