@@ -65,7 +65,7 @@ class CurationOptions:
     schedule: ScheduleName = "cosine"
     seed: int = 0
     learned: LearnedKind = "network"
-    meta_lr: float = 1e-2
+    meta_lr: float = 3e-3
     meta_batch_size: int | None = None
     unroll_steps: int = 1
     warmup_steps: int = 10

@@ -6,8 +6,11 @@ from torch import Tensor, nn
 from sama_core.learned import AbstractLearned
 
 
+_LIMIT = 4.0
+
+
 class WeightNetwork(AbstractLearned):
-    """Weight = 2 sigmoid(MLP(features)): between 0 and 2, and exactly 1 before the first meta step.
+    """Weight = 2 sigmoid(MLP(features)), the logit kept within 4: 0.04 to 1.96, and 1 before the first meta step.
 
     Args:
         num_features: F.
@@ -32,4 +35,7 @@ class WeightNetwork(AbstractLearned):
 
     def forward(self, rows: Tensor, features: Tensor) -> Tensor:  # noqa: ARG002 - the contract's signature
         """Return the weights (B,)."""
-        return 2.0 * torch.sigmoid(self.output(torch.tanh(self.hidden(features))).squeeze(-1))
+        logits_B = self.output(torch.tanh(self.hidden(features))).squeeze(-1)
+        # An unbounded logit runs off while every example still helps; the sigmoid's derivative then rounds to 0, and
+        # no later evidence brings the weight back.
+        return 2.0 * torch.sigmoid(logits_B / (1.0 + logits_B.abs() / _LIMIT))
