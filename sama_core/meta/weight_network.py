@@ -5,7 +5,6 @@ from torch import Tensor, nn
 
 from sama_core.learned import AbstractLearned
 
-
 _LIMIT = 4.0
 
 
