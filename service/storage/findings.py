@@ -55,8 +55,8 @@ class Findings:
             fault.rows.append(row)
 
     def list_problems(self) -> list[Problem]:
-        """Return every problem found."""
-        return self._problems + [_tell(fault) for fault in self._row_faults.values()]
+        """Return every problem found, each once: roles that share a file meet the same faults."""
+        return list(dict.fromkeys([*self._problems, *(_tell(fault) for fault in self._row_faults.values())]))
 
     def raise_problems(self) -> None:
         """Raise what was found, if anything.

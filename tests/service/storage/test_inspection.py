@@ -247,6 +247,11 @@ def test_several_faults_at_once(tmp_path: Path, limits: Settings) -> None:
     assert {problem.param for problem in report.problems} == {"dataset.label", "dataset.id", "test.uri"}
 
 
+def test_roles_that_share_a_file_tell_its_fault_once(tmp_path: Path, limits: Settings) -> None:
+    report = look(tmp_path, limits, document(dataset={"features": ["aeg"]}))
+    assert [problem.param for problem in report.problems] == ["dataset.features"]
+
+
 def test_class_absent_from_the_meta_set_is_a_note_for_baselines(tmp_path: Path, limits: Settings) -> None:
     table = columns(y=[*Y[:40], *([0, 1] * 5), *Y[50:]])
     report = look(tmp_path, limits, document(method={"name": "aum"}), table)
