@@ -43,8 +43,8 @@ def document(table_folder: Path) -> dict[str, Any]:
 
 @pytest.fixture(scope="session")
 def longer_document(table_folder: Path) -> dict[str, Any]:
-    """A job that trains for some seconds, without an evaluation."""
-    return make_document(table_folder, epochs=150, with_evaluation=False)
+    """A job that trains for several leases even on a fast machine, without an evaluation."""
+    return make_document(table_folder, epochs=400, with_evaluation=False)
 
 
 @pytest.fixture(scope="session")
