@@ -44,9 +44,9 @@ class Site:
     faults: list[str] = field(default_factory=list)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
-    """The browser of this test run."""
+    """A browser. Playwright keeps an event loop in this thread while it lives, so it must not outlive its module."""
     found = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
     if found is None:
         pytest.fail(CHROMIUM_HELP, pytrace=False)
