@@ -55,7 +55,8 @@ def test_a_frozen_attempt_does_not_stop_the_other_writers_of_an_sqlite_file(
     deployment.start_worker()
     deployment.wait_for("another worker to take the job", lambda: deployment.get(job_id).attempt == 2)
     # Whoever takes over a job on SQLite ends the process that held it; its frozen parent cannot collect it yet.
-    assert attempt.status() == psutil.STATUS_ZOMBIE
+    # A signal takes a moment to arrive.
+    deployment.wait_for("the frozen attempt's end", lambda: attempt.status() == psutil.STATUS_ZOMBIE)
     frozen.send_signal(signal.SIGCONT)
     deployment.wait_for_phase(job_id, "training")
     assert deployment.get(job_id).attempt == 2
