@@ -22,6 +22,8 @@ from sklearn.metrics import roc_auc_score
 from service.cli.embedded import LOCK_FILE, lock_data_directory
 from service.errors import ServiceError
 
+# The command beside this interpreter, so that what is printed can be run as it stands.
+SAMA = Path(sys.executable).with_name("sama")
 SEED = 0
 NUM_TEST = 500
 NUM_TRUSTED = 100
@@ -82,7 +84,7 @@ def main() -> int:
     if finished.returncode != 0:
         return finished.returncode
     report_findings(bundle, true_labels)
-    print(f"  on the dashboard  sama serve --data-dir {data_dir}")
+    print(f"  on the dashboard  {SAMA} serve --data-dir {data_dir}")
     return 0
 
 
