@@ -24,6 +24,7 @@ HOSTNAME = socket.gethostname()
 # Takes the write lock of the SQLite file when told to, and says so.
 HOLDER = """
 import sqlite3, sys, time
+print("started", flush=True)
 input()
 connection = sqlite3.connect(sys.argv[1], isolation_level=None)
 connection.execute("BEGIN IMMEDIATE")
@@ -49,6 +50,8 @@ def start_holder(processes: list[subprocess.Popen[str]], database: Database, *ar
     command = [sys.executable, "-c", HOLDER, str(database.url.database), *arguments]
     process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     processes.append(process)
+    # Between fork and exec a child still bears its parent's command line.
+    assert process.stdout is not None and process.stdout.readline() == "started\n"
     return process
 
 
