@@ -80,10 +80,15 @@ def test_a_stale_attempts_write_is_refused_whole(database: Database, write: Writ
 
 @pytest.mark.parametrize("write", WRITES.values(), ids=WRITES.keys())
 def test_the_holder_may_write(database: Database, write: Write) -> None:
+    """The control of the refusals: each of these writes does change something where the fence lets it."""
     job_id = add_job(database)
     attempt = claim_one(database).attempt
     with database.write() as session:
+        AttemptRepository(session).record(job_id, attempt, metrics=[MetricPoint(5)])
+    before = read_everything(database)
+    with database.write() as session:
         write(AttemptRepository(session), job_id, attempt)
+    assert read_everything(database) != before
 
 
 @pytest.mark.parametrize("write", WRITES.values(), ids=WRITES.keys())
