@@ -5,6 +5,7 @@ The servers are real. Where none can be had the test fails and names the command
 
 import os
 import shutil
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -23,6 +24,12 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--kill-rounds", type=int, default=1, metavar="N", help="repeat each kill test N times (default 1)"
     )
+
+
+def pytest_configure() -> None:
+    """Let Ctrl-C reach the programs under test: one started in the background of a script ignores it, children too."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
