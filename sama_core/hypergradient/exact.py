@@ -1,114 +1,98 @@
-"""The exact hypergradient of one optimizer step, by automatic differentiation through the step: the reference.
+"""The implicit hypergradient by dense linear algebra: the reference of the implicit methods."""
 
-It keeps the graph of both levels, so it costs several times the memory of ``sama``. For checks, not for training.
-"""
-
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
-from torch.optim import SGD, Optimizer
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.optim import Optimizer
 
-from sama_core.adaptation.contract import GroupView, view_groups
-from sama_core.adaptation.registry import find_adaptation
-from sama_core.hypergradient.contract import AbstractHypergradient, BaseStep, HypergradientEstimate
-from sama_core.problem import Batch, BilevelProblem
-from sama_core.tensors import clone_buffers
+from sama_core.adaptation.contract import OptimizerSnapshot, take_snapshot
+from sama_core.batch import Batch
+from sama_core.errors import NetworkError
+from sama_core.hypergradient.contract import (
+    AbstractHypergradient,
+    BaseStep,
+    HypergradientEstimate,
+    differentiate_meta,
+)
+from sama_core.hypergradient.curvature import evaluate_base, list_stepped
+from sama_core.problem import BilevelProblem
+from sama_core.tensors import Vector
 
 
 class ExactHypergradient(AbstractHypergradient):
-    """d L_meta(theta - u(g(lambda))) / dlambda by autograd, the optimizer's step written as a function."""
+    """h = -(d2 L_base / dlambda dtheta) (H + damping I)^-1 grad L_meta at theta', with the whole Hessian in memory.
 
-    copies_optimizer_state = True
+    Autograd all the way: no route, no closed form of the mixed derivative. For tests and small networks; the time
+    grows with the number of parameters, the memory with its square. The gradient through one optimizer step, the other
+    exact reference, is ``unrolled``.
+
+    Args:
+        damping: added to the Hessian's diagonal, 0 or more: the place for a coupled weight decay. A Hessian can be
+            singular by nature (class scores can all be shifted without a loss), then some damping is needed.
+        max_params: refuse more parameters than this; 5,000 make a Hessian of 200 MB in double precision.
+
+    Raises:
+        NetworkError: on ``estimate``: too many parameters, or a singular Hessian.
+
+    References:
+        The implicit function theorem, as in Lorraine et al., arXiv:1911.02590, theorem 1.
+    """
+
+    def __init__(self, *, damping: float = 0.0, max_params: int = 5_000) -> None:
+        self.damping, self.max_params = damping, max_params
+
+    def prepare(self, optimizer: Optimizer, *, is_first: bool, is_last: bool) -> OptimizerSnapshot:  # noqa: ARG002
+        """Remember nothing of the parameters: everything happens after the step."""
+        return take_snapshot(optimizer, with_params=False)
 
     def estimate(
-        self, problem: BilevelProblem, optimizer: Optimizer, base: BaseStep, meta: Batch
+        self, problem: BilevelProblem, optimizer: Optimizer, steps: Sequence[BaseStep], meta: Batch
     ) -> HypergradientEstimate:
-        """Return the hypergradient of the meta loss through ``base``."""
-        find_adaptation(optimizer)
-        views = view_groups(optimizer, base.snapshot.optimizer)
-        names = [problem.names[id(p)] for view in views for p in view.params]
-        theta = [p.clone().requires_grad_() for view in views for p in view.params_before]
-        with torch.enable_grad():
-            params = dict(zip(names, theta, strict=True))
-            buffers = {name: buffer.clone() for name, buffer in base.snapshot.buffers.items()}
-            losses_B = problem.evaluate(params, buffers, base.batch)
-            base_loss = (problem.weigh(base.batch.rows, base.features) * losses_B).mean()
-            gradients = list(torch.autograd.grad(base_loss, theta, create_graph=True))
-            stepped = self._step(optimizer, base, views, gradients)
-            after = dict(zip(names, stepped, strict=True))
-            meta_loss = problem.evaluate(after, clone_buffers(problem.network), meta).mean()
-            learned = list(problem.learned.parameters())
-            hypergradient = torch.autograd.grad(meta_loss, learned, materialize_grads=True)
-        return HypergradientEstimate(list(hypergradient), meta_loss.detach())
+        """Return the implicit hypergradient at the parameters after the last of ``steps``, on that step's batch.
 
-    def _step(
-        self, optimizer: Optimizer, base: BaseStep, views: list[GroupView], gradients: list[Tensor]
-    ) -> list[Tensor]:
-        step = step_sgd if type(optimizer) is SGD else step_adam
-        states = base.snapshot.optimizer.states
-        stepped, cursor = [], 0
-        for view in views:
-            for param, before in zip(view.params, view.params_before, strict=True):
-                stepped.append(step(before, gradients[cursor], states[id(param)], view.settings)[0])
-                cursor += 1
-        return stepped
+        Raises:
+            NetworkError: the network has more than ``max_params`` parameters, or the Hessian is singular.
+        """
+        params, learned = list_stepped(optimizer), list(problem.learned.parameters())
+        count = sum(p.numel() for p in params)
+        if count > self.max_params:
+            raise NetworkError(
+                f"network: {count:,} trainable parameters; the exact hypergradient wants at most {self.max_params:,}, "
+                "for it holds the whole Hessian: take cg or neumann"
+            )
+        meta_loss, vector = differentiate_meta(problem, params, meta)
+        with torch.enable_grad(), sdpa_kernel(SDPBackend.MATH):
+            loss = evaluate_base(problem, steps[-1].pieces)
+            gradient = _flatten(torch.autograd.grad(loss, params, create_graph=True, materialize_grads=True))
+            solution = self._solve(_build_hessian(gradient, params), _flatten(vector))
+            mixed = torch.autograd.grad(gradient, learned, grad_outputs=-solution, materialize_grads=True)
+        return HypergradientEstimate(list(mixed), meta_loss)
 
-
-def step_sgd(
-    param: Tensor, gradient: Tensor, state: Mapping[str, Tensor], settings: Mapping[str, Any]
-) -> tuple[Tensor, dict[str, Tensor]]:
-    """Return the parameter and the state after one step of stochastic gradient descent; differentiable.
-
-    Args:
-        param: before the step.
-        gradient: of the loss.
-        state: before the step; empty at the first.
-        settings: of the parameter group.
-
-    Example:
-        >>> settings = {"lr": 0.1, "momentum": 0.0, "dampening": 0.0, "nesterov": False, "weight_decay": 0.0}
-        >>> step_sgd(torch.ones(1), torch.ones(1), {}, settings)[0]
-        tensor([0.9000])
-    """
-    seen = gradient + settings["weight_decay"] * param
-    momentum = settings["momentum"]
-    if momentum == 0:
-        return param - settings["lr"] * seen, {}
-    built = seen
-    if "momentum_buffer" in state:
-        built = momentum * state["momentum_buffer"] + (1.0 - settings["dampening"]) * seen
-    update = seen + momentum * built if settings["nesterov"] else built
-    return param - settings["lr"] * update, {"momentum_buffer": built}
+    @torch.no_grad()
+    def _solve(self, hessian: Tensor, vector: Tensor) -> Tensor:
+        matrix = hessian.double()
+        matrix.diagonal().add_(self.damping)
+        solution, info = torch.linalg.solve_ex(matrix, vector.double())
+        if int(info) != 0:
+            raise NetworkError(
+                f"network: the Hessian of its base loss is singular with damping {self.damping}; wanted more damping"
+            )
+        q: Tensor = solution.to(vector.dtype)
+        return q
 
 
-def step_adam(
-    param: Tensor, gradient: Tensor, state: Mapping[str, Tensor], settings: Mapping[str, Any]
-) -> tuple[Tensor, dict[str, Tensor]]:
-    """Return the parameter and the state after one step of Adam or AdamW; differentiable.
+def _flatten(vector: Sequence[Tensor]) -> Tensor:
+    return torch.cat([part.flatten() for part in vector])
 
-    Args:
-        param: before the step.
-        gradient: of the loss.
-        state: before the step; empty at the first.
-        settings: of the parameter group.
 
-    Example:
-        >>> settings = {"lr": 0.1, "betas": (0.9, 0.999), "eps": 1e-8, "weight_decay": 0.0}
-        >>> step_adam(torch.ones(1), torch.ones(1), {}, settings)[0]
-        tensor([0.9000])
-    """
-    beta1, beta2 = settings["betas"]
-    rate, decay = settings["lr"], settings["weight_decay"]
-    decoupled = settings.get("decoupled_weight_decay", False)
-    seen = gradient if decoupled else gradient + decay * param
-    base = param * (1.0 - rate * decay) if decoupled else param
-    step = float(state["step"]) + 1.0 if state else 1.0
-    mean = (1.0 - beta1) * seen + (beta1 * state["exp_avg"] if state else 0.0)
-    square = (1.0 - beta2) * seen * seen + (beta2 * state["exp_avg_sq"] if state else 0.0)
-    # Where every gradient so far was 0 the root has no derivative; the update there is 0 either way.
-    visible = torch.where(square == 0, torch.ones_like(square), square)
-    root = torch.where(square == 0, torch.zeros_like(square), (visible / (1.0 - beta2**step)).sqrt())
-    update = rate / (1.0 - beta1**step) * mean / (root + settings["eps"])
-    return base - update, {"step": torch.tensor(step), "exp_avg": mean, "exp_avg_sq": square}
+def _build_hessian(gradient: Tensor, params: Vector) -> Tensor:
+    """Return the derivative of a flat gradient, row by row."""
+    if not gradient.requires_grad:
+        return gradient.new_zeros(len(gradient), len(gradient))
+    rows = [
+        _flatten(torch.autograd.grad(component, params, retain_graph=True, materialize_grads=True))
+        for component in gradient.unbind()
+    ]
+    return torch.stack(rows)
