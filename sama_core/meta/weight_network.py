@@ -3,9 +3,10 @@
 import torch
 from torch import Tensor, nn
 
+from sama_core.evidence import Evidence
 from sama_core.learned import AbstractLearned
-
-_LIMIT = 4.0
+from sama_core.meta.arguments import check_count
+from sama_core.meta.bounds import weigh_logits
 
 
 class WeightNetwork(AbstractLearned):
@@ -15,26 +16,35 @@ class WeightNetwork(AbstractLearned):
         num_features: F.
         width: units of the one hidden layer.
 
+    Raises:
+        OptionsError: an argument is no whole number of at least 1.
+
     Example:
-        >>> WeightNetwork(4)(torch.tensor([0, 1]), torch.randn(2, 4)).tolist()
+        >>> rows = torch.tensor([0, 1])
+        >>> WeightNetwork(4)(Evidence(rows, rows, torch.randn(2, 4), torch.full((2, 2), 0.5))).tolist()
         [1.0, 1.0]
 
     References:
-        Shu et al., Meta-Weight-Net (2019), with richer features and a neutral start.
+        Shu et al., Meta-Weight-Net: Learning an Explicit Mapping For Sample Weighting, NeurIPS 2019, here with richer
+        features and a neutral start.
     """
 
     kind = "network"
+    is_positive = True
 
     def __init__(self, num_features: int, width: int = 32) -> None:
         super().__init__()
+        check_count("num_features", num_features)
+        check_count("width", width)
         self.hidden = nn.Linear(num_features, width)
         self.output = nn.Linear(width, 1)
         nn.init.zeros_(self.output.weight)
         nn.init.zeros_(self.output.bias)
 
-    def forward(self, rows: Tensor, features: Tensor) -> Tensor:  # noqa: ARG002 - the contract's signature
-        """Return the weights (B,)."""
-        logits_B = self.output(torch.tanh(self.hidden(features))).squeeze(-1)
-        # An unbounded logit runs off while every example still helps; the sigmoid's derivative then rounds to 0, and
-        # no later evidence brings the weight back.
-        return 2.0 * torch.sigmoid(logits_B / (1.0 + logits_B.abs() / _LIMIT))
+    def forward(self, evidence: Evidence) -> Tensor:
+        """Return the weights.
+
+        Shapes: features (B, F) -> (B,).
+        """
+        logits_B1: Tensor = self.output(torch.tanh(self.hidden(evidence.features)))
+        return weigh_logits(logits_B1.squeeze(-1))
