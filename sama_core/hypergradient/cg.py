@@ -9,7 +9,7 @@ from sama_core.errors import OptionsError
 from sama_core.hypergradient.curvature import Curvature
 from sama_core.hypergradient.implicit import AbstractImplicitHypergradient
 from sama_core.hypergradient.routes.contract import AbstractRoute
-from sama_core.tensors import Vector
+from sama_core.tensors import Vector, clone_vector
 
 
 class CgHypergradient(AbstractImplicitHypergradient):
@@ -59,7 +59,7 @@ class CgHypergradient(AbstractImplicitHypergradient):
     def solve(self, curvature: Curvature, vector: Vector, rates: Sequence[float]) -> Vector:  # noqa: ARG002
         """Return what is reached after ``num_terms`` products, or at the stop."""
         reached = [torch.zeros_like(part) for part in vector]
-        residual, along = vector, list(torch._foreach_clone(vector))
+        residual, along = clone_vector(vector), clone_vector(vector)
         square = _dot(residual, residual)
         enough = square * self.tolerance**2
         is_going = torch.ones_like(square, dtype=torch.bool)

@@ -9,7 +9,7 @@ from torch.optim import Optimizer
 from sama_core.hypergradient.contract import Piece
 from sama_core.hypergradient.routes.contract import clone_buffers
 from sama_core.problem import BilevelProblem
-from sama_core.tensors import Vector
+from sama_core.tensors import Vector, clone_vector
 
 
 def list_stepped(optimizer: Optimizer) -> Vector:
@@ -27,8 +27,9 @@ def list_stepped(optimizer: Optimizer) -> Vector:
 def evaluate_base(problem: BilevelProblem, pieces: Sequence[Piece]) -> Tensor:
     """Return the base loss of a step at the network's parameters as they are, with a graph to theta and lambda.
 
-    It is the loss of the very batch, with the dropout masks and the buffers its passes began with. What the optimizer
-    adds of its own, weight decay, is no part of it.
+    It is the loss of the very batch, with the dropout masks and the buffers its passes began with; of this process's
+    part of it where several share the batch, so that the parts add up. What the optimizer adds of its own, weight
+    decay, is no part of it.
 
     Args:
         problem: gives the coefficients and the loss terms.
@@ -51,7 +52,7 @@ def evaluate_base(problem: BilevelProblem, pieces: Sequence[Piece]) -> Tensor:
     total = torch.zeros((), device=problem.device)
     for piece in pieces:
         losses = problem.evaluate(problem.params, clone_buffers(piece), piece.batch)
-        coefficients = problem.weigh(piece.evidence).to(losses.dtype)
+        coefficients = problem.exchange.shard(problem.weigh(piece.evidence)).to(losses.dtype)
         total = total + (coefficients * losses).sum() / piece.num_examples
     return total
 
@@ -72,7 +73,7 @@ class Curvature:
     def __init__(
         self, problem: BilevelProblem, pieces: Sequence[Piece], params: Sequence[Tensor], damping: float
     ) -> None:
-        self._params, self._damping = list(params), damping
+        self._params, self._damping, self._exchange = list(params), damping, problem.exchange
         with torch.enable_grad():
             loss = evaluate_base(problem, pieces)
             gradient = torch.autograd.grad(loss, self._params, create_graph=True, materialize_grads=True)
@@ -81,9 +82,18 @@ class Curvature:
         self._gradient = [gradient[index] for index in self._curved]
 
     def multiply(self, vector: Sequence[Tensor]) -> Vector:
-        """Return A times ``vector``, both aligned with the parameters; ``vector`` is left as it is."""
+        """Return A times ``vector``, both aligned with the parameters, in memory of its own."""
+        # Autograd may hand the vector itself back, or one tensor for two parameters.
+        product = clone_vector(self._multiply_part(vector))
+        self._exchange.add_up(product)
+        if self._damping != 0.0:
+            torch._foreach_add_(product, list(vector), alpha=self._damping)
+        return product
+
+    def _multiply_part(self, vector: Sequence[Tensor]) -> Vector:
+        """Return H times ``vector``, H of this process's part of the batch."""
         if not self._curved:
-            return list(torch._foreach_mul(list(vector), self._damping))
+            return list(torch._foreach_mul(list(vector), 0.0))
         product = torch.autograd.grad(
             self._gradient,
             self._params,
@@ -91,6 +101,4 @@ class Curvature:
             retain_graph=True,
             materialize_grads=True,
         )
-        if self._damping == 0.0:
-            return list(product)
-        return list(torch._foreach_add(product, list(vector), alpha=self._damping))
+        return list(product)

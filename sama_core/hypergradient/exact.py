@@ -66,9 +66,12 @@ class ExactHypergradient(AbstractHypergradient):
         with torch.enable_grad(), sdpa_kernel(SDPBackend.MATH):
             loss = evaluate_base(problem, steps[-1].pieces)
             gradient = _flatten(torch.autograd.grad(loss, params, create_graph=True, materialize_grads=True))
-            solution = self._solve(_build_hessian(gradient, params), _flatten(vector))
-            mixed = torch.autograd.grad(gradient, learned, grad_outputs=-solution, materialize_grads=True)
-        return HypergradientEstimate(list(mixed), meta_loss)
+            hessian = _build_hessian(gradient, params)
+            problem.exchange.add_up([hessian])
+            solution = self._solve(hessian, _flatten(vector))
+            mixed = list(torch.autograd.grad(gradient, learned, grad_outputs=-solution, materialize_grads=True))
+        problem.exchange.add_up(mixed)
+        return HypergradientEstimate(mixed, meta_loss)
 
     @torch.no_grad()
     def _solve(self, hessian: Tensor, vector: Tensor) -> Tensor:

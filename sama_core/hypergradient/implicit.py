@@ -91,7 +91,7 @@ class AbstractImplicitHypergradient(AbstractHypergradient):
 
         Args:
             curvature: A = H + damping I.
-            vector: the meta gradient; consumed.
+            vector: the meta gradient; not edited, for autograd may have given one tensor for two parameters.
             rates: the learning rate of each parameter during the step.
         """
 

@@ -8,7 +8,7 @@ from sama_core.errors import OptionsError
 from sama_core.hypergradient.curvature import Curvature
 from sama_core.hypergradient.implicit import AbstractImplicitHypergradient
 from sama_core.hypergradient.routes.contract import AbstractRoute
-from sama_core.tensors import Vector
+from sama_core.tensors import Vector, clone_vector
 
 
 class NeumannHypergradient(AbstractImplicitHypergradient):
@@ -54,8 +54,8 @@ class NeumannHypergradient(AbstractImplicitHypergradient):
     def solve(self, curvature: Curvature, vector: Vector, rates: Sequence[float]) -> Vector:
         """Return the truncated series; the terms are (I - R A)^j R v with R the diagonal of the rates."""
         factors = list(rates) if self.rate is None else [self.rate] * len(vector)
-        torch._foreach_mul_(vector, factors)
-        total, term = list(torch._foreach_clone(vector)), vector
+        term = list(torch._foreach_mul(vector, factors))
+        total = clone_vector(term)
         for _ in range(self.num_terms):
             shrunk = curvature.multiply(term)
             torch._foreach_mul_(shrunk, factors)
