@@ -1,5 +1,6 @@
 """Meta-optimization for data curation: learn what each training example is worth."""
 
+from sama_core.check import HypergradientCheck, check_hypergradient
 from sama_core.curate import METHOD_NAMES, build_method, curate
 from sama_core.datasets import DatasetExamples
 from sama_core.decisions import Decisions
@@ -8,6 +9,7 @@ from sama_core.method import AbstractMethod
 from sama_core.options import CurationOptions
 from sama_core.sampler import WeightedSampler
 from sama_core.selection import RULES, choose_rule, num_kept, order_rows
+from sama_core.solve import Solution, solve
 from sama_core.training import PlainTrainer, accuracy, fit, predict
 from sama_core.types import (
     JSON,
@@ -28,9 +30,11 @@ __all__ = [
     "CurationOptions",
     "DatasetExamples",
     "Decisions",
+    "HypergradientCheck",
     "Inputs",
     "PlainTrainer",
     "SamaCoreError",
+    "Solution",
     "SolveCode",
     "SolveStatus",
     "StepReport",
@@ -38,10 +42,12 @@ __all__ = [
     "WeightedSampler",
     "accuracy",
     "build_method",
+    "check_hypergradient",
     "choose_rule",
     "curate",
     "fit",
     "num_kept",
     "order_rows",
     "predict",
+    "solve",
 ]

@@ -4,13 +4,17 @@ Shape suffixes: B examples of a batch, C classes.
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from copy import deepcopy
+from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.optim import SGD, Adam, AdamW, Optimizer
+from torch.nn.modules.batchnorm import _NormBase
 
+from sama_core.adaptation.clipping import Clipping
+from sama_core.batch import Batch, fetch_batch, split_batch
 from sama_core.batches import BatchPlan
 from sama_core.checkpoint import (
     add_prefix,
@@ -21,10 +25,13 @@ from sama_core.checkpoint import (
     take_prefix,
 )
 from sama_core.errors import ExamplesError, NetworkError
+from sama_core.exchange import AbstractExchange, Alone
+from sama_core.losses import check_logits, given_label_losses, mean_loss
+from sama_core.optimizers import build_optimizer
 from sama_core.options import CurationOptions
-from sama_core.problem import Batch, compute_losses, fetch_batch
+from sama_core.precision import Precision
 from sama_core.randomness import derive_seed, seed_device
-from sama_core.types import AbstractExamples, SolveCode, SolveStatus, StepReport
+from sama_core.types import AbstractExamples, Inputs, SolveCode, SolveStatus, StepReport
 
 _LOWEST_RATE = 0.01
 
@@ -37,10 +44,14 @@ class BaseLevel:
     Args:
         network: copied, moved to ``device``, put into training mode.
         examples: the training examples.
-        options: optimizer, schedule, batch size, epochs, seed.
+        options: optimizer, schedule, precision, clipping, batch size, epochs, seed.
         device: where to compute.
         rows: row numbers to train on; None takes them all.
         num_steps: steps of the whole training; None takes ``epochs`` passes over ``rows``.
+        exchange: the processes that share the batches.
+
+    Attributes:
+        is_skipped: the optimizer was held back at the last step: a gradient scaled for float16 had overflowed.
 
     Raises:
         ExamplesError: ``rows`` is empty.
@@ -56,54 +67,166 @@ class BaseLevel:
         *,
         rows: Tensor | None = None,
         num_steps: int | None = None,
+        exchange: AbstractExchange | None = None,
     ) -> None:
         self.options, self.examples, self.device = options, examples, device
+        self.exchange = exchange or Alone()
         self.rows = torch.arange(len(examples)) if rows is None else rows.to(torch.int64).cpu()
         if len(self.rows) == 0:
             raise ExamplesError("rows: none; wanted at least 1 row to train on")
         self.network = deepcopy(network).to(device).train()
+        self.exchange.spread(list(self.network.state_dict().values()))
         self.optimizer = build_optimizer(self.network, options)
+        self.precision = Precision(options.precision, device)
+        self.scaler = self.precision.build_scaler()
+        self.is_skipped = False
+        self._params = [p for p in self.network.parameters() if p.requires_grad]
+        self._forward: Callable[[Inputs], Any] = _compile(self.network) if options.compile else self.network
         self.plan = BatchPlan(len(self.rows), options.batch_size, options.seed, "base-batches")
+        self.exchange.check_share("batch_size", len(self.rows) // self.plan.num_batches)
         self.num_steps = self.plan.num_batches * options.epochs if num_steps is None else num_steps
         self.step = 0
         self.status = SolveStatus(SolveCode.RUNNING, 0, "running")
         self._first_bad = torch.zeros((), dtype=torch.int64, device=device)
 
     def draw(self) -> Batch:
-        """Return the batch of the step to come."""
-        seed = derive_seed(self.options.seed, "base-forward", self.step)
-        return fetch_batch(self.examples, self.rows_at(self.step), seed, self.device)
+        """Return this process's part of the batch of the step to come."""
+        return self.draw_at(self.step)
+
+    def draw_at(self, step: int) -> Batch:
+        """Return this process's part of the batch of a step (0-based)."""
+        rank = self.exchange.rank
+        seed = derive_seed(self.options.seed, f"base-forward-{rank}" if rank else "base-forward", step)
+        parts = [self.exchange.shard(piece) for piece in self.pieces_at(step)]
+        own = parts[0] if len(parts) == 1 else torch.cat(parts)
+        return fetch_batch(self.examples, own, seed, self.device, len(self.rows_at(step)))
+
+    def _count_pieces(self, num_joint: int) -> int:
+        return min(self.options.accumulate, num_joint // self.exchange.size)
+
+    @property
+    def groups(self) -> list[dict[str, Any]]:
+        """The parameter groups of the optimizer."""
+        return self.optimizer.param_groups
+
+    def settings_at(self, step: int) -> list[dict[str, Any]]:
+        """Return the settings of each parameter group, without its parameters, at a step (0-based)."""
+        rate = self.options.lr * schedule_factor(self.options.schedule, step, self.num_steps)
+        return [{**{key: v for key, v in group.items() if key != "params"}, "lr": rate} for group in self.groups]
 
     def rows_at(self, step: int) -> Tensor:
         """Return the row numbers of a step's batch, on the CPU."""
         return self.rows[self.plan.rows_at(step)]
 
-    def forward(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        """Return logits (B, C) and losses (B,), in training mode.
+    def pieces_at(self, step: int) -> list[Tensor]:
+        """Return the row numbers of each piece of a step's batch, of all processes, on the CPU."""
+        rows = self.rows_at(step)
+        return list(rows.tensor_split(self._count_pieces(len(rows))))
+
+    def split(self, batch: Batch) -> list[Batch]:
+        """Return the pieces of a batch whose gradients are added up: ``accumulate`` of them, of nearly equal size."""
+        num_pieces = self._count_pieces(batch.num_joint or len(batch.labels))
+        return [batch] if num_pieces == 1 else split_batch(batch, num_pieces, self.exchange)
+
+    def call(self, batch: Batch) -> Any:
+        """Return the network's outputs, in training mode, with the batch's own dropout mask."""
+        seed_device(batch.seed, self.device)
+        with self.precision.autocast():
+            return self._forward(batch.inputs)
+
+    def check_classes(self, logits: Tensor, batch: Batch) -> None:
+        """Refuse logits that do not fit the data set.
+
+        Raises:
+            NetworkError: they are not (B, C).
+        """
+        check_logits(logits, batch.labels)
+        if logits.shape[1] != self.examples.num_classes:
+            raise NetworkError(
+                f"network: returned {logits.shape[1]} logits an example; "
+                f"wanted {self.examples.num_classes}, one for each class"
+            )
+
+    def begin(self) -> None:
+        """Begin a step: no gradient, and the learning rate of the schedule."""
+        self.optimizer.zero_grad(set_to_none=True)
+        rate = self.options.lr * schedule_factor(self.options.schedule, self.step, self.num_steps)
+        for group in self.groups:
+            group["lr"] = rate
+
+    def accumulate(self, loss: Tensor, *, is_last: bool = True) -> None:
+        """Add the gradient of ``loss`` to that of the step; with the last one the processes add up theirs."""
+        scaled = loss if self.scaler is None else self.scaler.scale(loss)
+        with self.exchange.add_up_gradients(self._params) if is_last else nullcontext():
+            scaled.backward()  # type: ignore[no-untyped-call]
+
+    def share_outcome(self, loss: Tensor) -> None:
+        """Replace the loss by its sum over the processes, and BatchNorm's running statistics by their means."""
+        statistics: list[Tensor] = []
+        if self.exchange.size > 1:
+            norms = [part for part in self.network.modules() if isinstance(part, _NormBase)]
+            statistics = [s for norm in norms for s in (norm.running_mean, norm.running_var) if s is not None]
+        self.exchange.add_up([loss, *statistics])
+        if statistics:
+            torch._foreach_div_(statistics, float(self.exchange.size))
+
+    @property
+    def loss_scale(self) -> float:
+        """What the base loss is multiplied by before its backward pass."""
+        return 1.0 if self.scaler is None else float(self.scaler.get_scale())
+
+    def finish(self, loss: Tensor) -> Clipping | None:
+        """Do the optimizer's step; the gradients as it saw them stay in ``.grad``.
+
+        Args:
+            loss: of the whole step, without a graph.
+
+        Returns:
+            How the gradient was clipped; None where it never is.
+        """
+        clipping, limit = None, self.options.clip_norm
+        if self.scaler is not None:
+            self.scaler.unscale_(self.optimizer)
+        if limit is not None:
+            norm = nn.utils.clip_grad_norm_(self._params, limit)
+            clipping = Clipping(limit, norm)
+        if self.scaler is None:
+            self.optimizer.step()
+            self.is_skipped = False
+        else:
+            before = self.scaler.get_scale()
+            self.scaler.step(self.optimizer)
+            self.scaler.update()
+            self.is_skipped = self.scaler.get_scale() < before
+        self.step += 1
+        self._watch(loss)
+        return clipping
+
+    def descend(self, batch: Batch, weights: Tensor) -> tuple[Tensor, Tensor]:
+        """Do a whole step of plain training on a batch and the weights (B,) of its examples.
+
+        Returns:
+            The loss, and the logits (B, C), both without a graph.
 
         Raises:
             NetworkError: the network's output is not (B, C).
         """
-        seed_device(batch.seed, self.device)
-        logits_BC = self.network(batch.inputs)
-        losses_B = compute_losses(logits_BC, batch.labels)
-        if logits_BC.shape[1] != self.examples.num_classes:
-            raise NetworkError(
-                f"network: returned {logits_BC.shape[1]} logits an example; "
-                f"wanted {self.examples.num_classes}, one for each class"
-            )
-        return logits_BC, losses_B
-
-    def descend(self, loss: Tensor) -> None:
-        """Do the optimizer's step on ``loss``; the gradients stay in ``.grad``."""
-        self.optimizer.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
-        rate = self.options.lr * schedule_factor(self.options.schedule, self.step, self.num_steps)
-        for group in self.optimizer.param_groups:
-            group["lr"] = rate
-        self.optimizer.step()
-        self.step += 1
-        self._watch(loss.detach())
+        self.begin()
+        losses, logits, start = [], [], 0
+        pieces = self.split(batch)
+        for piece in pieces:
+            logits_BC = self.call(piece)
+            self.check_classes(logits_BC, piece)
+            terms_B = given_label_losses(logits_BC, piece)
+            weights_B = weights[start : start + len(terms_B)]
+            loss = mean_loss(weights_B, terms_B) * piece.share
+            self.accumulate(loss, is_last=piece is pieces[-1])
+            losses.append(loss.detach())
+            logits.append(logits_BC.detach())
+            start += len(terms_B)
+        total = torch.stack(losses).sum()
+        self.finish(total)
+        return total, torch.cat(logits)
 
     def _watch(self, loss: Tensor) -> None:
         is_new = (self._first_bad == 0) & ~torch.isfinite(loss)
@@ -127,16 +250,15 @@ class BaseLevel:
         meta_loss: Tensor | None = None,
         hypergradient_norm: Tensor | None = None,
     ) -> StepReport:
-        """Return the report of the step just done, with the weights (B,) of its batch."""
+        """Return the report of the step just done, with the weights (B,) of its joint batch."""
         return StepReport(
             step=self.step,
             num_steps=self.num_steps,
             base_loss=loss.detach(),
             meta_loss=meta_loss,
             hypergradient_norm=hypergradient_norm,
-            effective_sample_size=weights.sum().square() / weights.square().sum().clamp_min(1e-12),
+            weights=weights,
             status=self.status,
-            num_examples=len(weights),
         )
 
     @property
@@ -149,9 +271,16 @@ class BaseLevel:
         return {
             **add_prefix("network", self.network.state_dict()),
             **add_prefix("base_optimizer", export_optimizer(self.optimizer)),
+            **self._export_scaler(),
             "base_step": torch.tensor(self.step),
             "first_bad": self._first_bad.clone(),
         }
+
+    def _export_scaler(self) -> dict[str, Tensor]:
+        if self.scaler is None:
+            return {}
+        state = self.scaler.state_dict()
+        return {"loss_scale": torch.tensor([state["scale"], state["_growth_tracker"]])}
 
     def restore(self, tensors: Mapping[str, Tensor]) -> None:
         """Put an export back.
@@ -163,33 +292,21 @@ class BaseLevel:
         restore_tensors({"base_step": step, "first_bad": self._first_bad}, tensors)
         restore_module(self.network, "network", tensors)
         restore_optimizer(self.optimizer, take_prefix("base_optimizer", tensors))
+        if self.scaler is not None:
+            scale = torch.zeros(2)
+            restore_tensors({"loss_scale": scale}, tensors)
+            tracker = int(scale[1])
+            state = {**self.scaler.state_dict(), "scale": float(scale[0]), "_growth_tracker": tracker}
+            self.scaler.load_state_dict(state)
         self.step = int(step)
         if self.step:
             self._watch(torch.zeros((), device=self.device))
 
 
-def build_optimizer(network: nn.Module, options: CurationOptions) -> Optimizer:
-    """Return the base optimizer over the trainable parameters.
-
-    On the CPU the fused kernels are several times faster for small networks; elsewhere they would keep the step count
-    on the device, where reading it stalls.
-
-    Raises:
-        NetworkError: no parameter requires a gradient.
-
-    Example:
-        >>> type(build_optimizer(nn.Linear(1, 1), CurationOptions(optimizer="sgd"))).__name__
-        'SGD'
-    """
-    params = [p for p in network.parameters() if p.requires_grad]
-    if not params:
-        raise NetworkError("network: no trainable parameter; wanted at least one that requires a gradient")
-    fused = all(p.device.type == "cpu" for p in params) or None
-    if options.optimizer == "sgd":
-        momentum, decay = options.momentum, options.weight_decay
-        return SGD(params, lr=options.lr, momentum=momentum, weight_decay=decay, fused=fused)
-    kind = Adam if options.optimizer == "adam" else AdamW
-    return kind(params, lr=options.lr, weight_decay=options.weight_decay, fused=fused)
+def _compile(network: nn.Module) -> Callable[[Inputs], Any]:
+    """Return a compiled call of ``network`` that draws the same dropout masks as the network itself."""
+    compiled: Callable[[Inputs], Any] = torch.compile(network, options={"fallback_random": True})
+    return compiled
 
 
 def schedule_factor(schedule: str, step: int, num_steps: int) -> float:

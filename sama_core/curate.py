@@ -1,6 +1,7 @@
 """From a data set, a network and options to decisions: the notebook's entry point."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
@@ -8,7 +9,9 @@ from torch import nn
 
 from sama_core.datasets import PairDataset, adapt_dataset
 from sama_core.decisions import Decisions
-from sama_core.errors import UnfinishedError, UnknownMethodError
+from sama_core.errors import OptionsError, UnfinishedError, UnknownMethodError
+from sama_core.exchange import AbstractExchange
+from sama_core.hypergradient.choice import HYPERGRADIENT_NAMES
 from sama_core.method import AbstractMethod
 from sama_core.options import CurationOptions
 from sama_core.reweighting import ReweightingMethod
@@ -20,8 +23,7 @@ from sama_core.types import AbstractExamples, StepReport
 __all__ = ["METHOD_NAMES", "CurationOptions", "Decisions", "StepReport", "build_method", "curate"]
 
 _BUILDERS: dict[str, Callable[[CurationOptions], AbstractMethod[Any]]] = {
-    "sama": lambda options: ReweightingMethod("sama", options),
-    "sama-na": lambda options: ReweightingMethod("sama-na", options),
+    **{name: partial(ReweightingMethod, name) for name in HYPERGRADIENT_NAMES},
     "random": RandomMethod,
     "loss": LossScore,
     "aum": AumScore,
@@ -30,28 +32,37 @@ _BUILDERS: dict[str, Callable[[CurationOptions], AbstractMethod[Any]]] = {
 METHOD_NAMES = tuple(_BUILDERS)
 
 
-def build_method(name: str, options: CurationOptions) -> AbstractMethod[Any]:
+def build_method(
+    name: str, options: CurationOptions, exchange: AbstractExchange | None = None
+) -> AbstractMethod[Any]:
     """Return the curation method of this name.
 
     Args:
-        name: sama, sama-na, random, loss or aum.
+        name: one of ``METHOD_NAMES``.
         options: every hyperparameter.
+        exchange: the processes that share the solve; None is this process alone.
 
     Raises:
+        OptionsError: several processes, and a method that only one can carry out.
         UnknownMethodError: no such method; the message lists those there are.
 
     Example:
         >>> build_method("aum", CurationOptions()).name
         'aum'
-        >>> build_method("magic", CurationOptions())
-        Traceback (most recent call last):
-        ...
-        sama_core.errors.UnknownMethodError: method: 'magic'; wanted one of sama, sama-na, random, loss, aum
+        >>> try:
+        ...     build_method("magic", CurationOptions())
+        ... except UnknownMethodError as error:
+        ...     print(str(error)[:45])
+        method: 'magic'; wanted one of sama, sama-na,
     """
     builder = _BUILDERS.get(name)
     if builder is None:
         raise UnknownMethodError(f"method: {name!r}; wanted one of {', '.join(METHOD_NAMES)}")
-    return builder(options)
+    if exchange is None or exchange.size == 1:
+        return builder(options)
+    if name not in HYPERGRADIENT_NAMES:
+        raise OptionsError(f"method: {name} with {exchange.size} processes; wanted 1 process, or a method that learns")
+    return ReweightingMethod(name, options, exchange)
 
 
 def curate(
@@ -62,6 +73,7 @@ def curate(
     *,
     method: str = "sama",
     device: torch.device | str = "cpu",
+    exchange: AbstractExchange | None = None,
     observer: Callable[[StepReport], bool | None] | None = None,
 ) -> Decisions:
     """Decide what each example of a data set is worth.
@@ -76,6 +88,7 @@ def curate(
         meta_dataset: trusted examples with the same classes; None judges by other rows of ``dataset`` itself.
         method: a name of ``METHOD_NAMES``.
         device: where to compute.
+        exchange: the processes that share the solve; see ``solve``.
         observer: sees the report of each step; returning False stops with an ``UnfinishedError``.
 
     Returns:
@@ -105,7 +118,7 @@ def curate(
     """
     examples = adapt_dataset(dataset)
     meta = None if meta_dataset is None else adapt_dataset(meta_dataset, examples.num_classes)
-    chosen = build_method(method, options or CurationOptions())
+    chosen = build_method(method, options or CurationOptions(), exchange)
     state = chosen.init(network, examples, meta, device)
     while not chosen.is_done(state):
         report = chosen.step(state)

@@ -29,6 +29,10 @@ class CheckpointError(SamaCoreError, ValueError):
     """A checkpoint does not belong to this method, these options, or this data."""
 
 
+class ExchangeError(SamaCoreError, RuntimeError):
+    """Another process of the solve is gone, did not answer in time, or works on something else."""
+
+
 class UnfinishedError(SamaCoreError, RuntimeError):
     """Decisions were asked for before the last step."""
 

@@ -3,9 +3,10 @@
 Shape suffixes: N examples, B of a batch, C classes, F features.
 """
 
+from collections.abc import Mapping, Sequence
+
 import torch
 from torch import Tensor
-from torch.nn.functional import cross_entropy
 
 FEATURE_NAMES = ("loss", "margin", "disagreement", "average_p_given")
 _DECAY = 0.98
@@ -22,27 +23,40 @@ class FeatureMemory:
     - ``disagreement``: total variation distance between the probabilities of the network and of its moving average;
     - ``average_p_given``: probability of the given label averaged over the epochs so far.
 
-    Each is standardised by a running mean and standard deviation and cut at 4 standard deviations.
+    Each is standardised by a running mean and standard deviation and cut at 4 standard deviations. A feature that an
+    example does not have yet counts as the mean.
 
     Args:
         num_examples: N.
-        device: where the memory lives; N x 4 float32.
+        names: the features to keep, F of them, in the order of ``FEATURE_NAMES``.
+        device: where the memory lives; N x F float32.
     """
 
-    def __init__(self, num_examples: int, device: torch.device) -> None:
-        self.raw_NF = torch.zeros(num_examples, len(FEATURE_NAMES), device=device)
-        self.seen_N = torch.zeros(num_examples, dtype=torch.bool, device=device)
-        self._moments_2F = torch.zeros(2, len(FEATURE_NAMES), device=device)
-        self._mass = torch.zeros((), device=device)
+    def __init__(self, num_examples: int, names: Sequence[str], device: torch.device) -> None:
+        self.names = tuple(names)
+        self.raw_NF = torch.full((num_examples, len(names)), torch.nan, device=device)
+        self._moments_2F = torch.zeros(2, len(names), device=device)
+        self._mass_F = torch.zeros(len(names), device=device)
 
-    def observe(self, rows: Tensor, raw: Tensor) -> Tensor:
-        """Remember the raw features (B, F) of ``rows`` (B,) and return them standardised (B, F)."""
-        raw_BF = raw.to(self.raw_NF.dtype)
+    def observe(self, rows: Tensor, raw: Mapping[str, Tensor]) -> Tensor:
+        """Remember the raw features of ``rows`` (B,) and return them standardised (B, F).
+
+        Args:
+            rows: int64 (B,).
+            raw: (B,) by name; a name left out keeps what is remembered.
+        """
+        dtype = self.raw_NF.dtype
+        columns = [
+            raw[name].to(dtype) if name in raw else self.raw_NF[rows, index] for index, name in enumerate(self.names)
+        ]
+        raw_BF = torch.stack(columns, dim=1)
         self.raw_NF[rows] = raw_BF
-        self.seen_N[rows] = True
-        batch_2F = torch.stack((raw_BF.mean(0), raw_BF.square().mean(0)))
-        self._moments_2F.lerp_(batch_2F, 1.0 - _DECAY)
-        self._mass.lerp_(torch.ones_like(self._mass), 1.0 - _DECAY)
+        fresh = [index for index, name in enumerate(self.names) if name in raw]
+        keep = slice(None) if len(fresh) == len(self.names) else fresh
+        seen_BF = raw_BF[:, keep]
+        batch_2F = torch.stack((seen_BF.mean(0), seen_BF.square().mean(0)))
+        self._moments_2F[:, keep] = self._moments_2F[:, keep].lerp(batch_2F, 1.0 - _DECAY)
+        self._mass_F[keep] = self._mass_F[keep].lerp(torch.ones_like(self._mass_F[keep]), 1.0 - _DECAY)
         return self._standardise(raw_BF)
 
     def recall(self) -> Tensor:
@@ -50,20 +64,15 @@ class FeatureMemory:
         return self._standardise(self.raw_NF)
 
     def _standardise(self, raw: Tensor) -> Tensor:
-        moments_2F = self._moments_2F / self._mass.clamp_min(1e-12)
+        moments_2F = self._moments_2F / self._mass_F.clamp_min(1e-12)
         mean_F, square_F = moments_2F[0], moments_2F[1]
         deviation_F = (square_F - mean_F.square()).clamp_min(0.0).sqrt()
         standard: Tensor = (raw - mean_F) / deviation_F.clamp_min(1e-6)
-        return standard.clamp(-_LIMIT, _LIMIT)
+        return standard.clamp(-_LIMIT, _LIMIT).nan_to_num(0.0)
 
     def export(self) -> dict[str, Tensor]:
         """Return the memory itself by name: what a checkpoint copies from and restores into."""
-        return {
-            "raw": self.raw_NF,
-            "seen": self.seen_N,
-            "moments": self._moments_2F,
-            "mass": self._mass,
-        }
+        return {"raw": self.raw_NF, "moments": self._moments_2F, "mass": self._mass_F}
 
 
 def compute_margins(logits: Tensor, labels: Tensor) -> Tensor:
@@ -81,18 +90,13 @@ def compute_margins(logits: Tensor, labels: Tensor) -> Tensor:
     return given_B - others_BC.amax(1)
 
 
-def compute_features(logits: Tensor, average_logits: Tensor, labels: Tensor, average_p_given: Tensor) -> Tensor:
-    """Return the raw features of a batch, in the order of ``FEATURE_NAMES``, without a graph.
+def measure_disagreement(probabilities: Tensor, others: Tensor) -> Tensor:
+    """Return the total variation distance of two distributions, in [0, 1].
 
-    Shapes: logits and average_logits (B, C), labels (B,), average_p_given (B,) -> (B, F).
+    Shapes: both (B, C) -> (B,).
 
     Example:
-        >>> logits = torch.tensor([[0.0, 0.0]])
-        >>> compute_features(logits, logits, torch.tensor([0]), torch.tensor([0.5])).shape
-        torch.Size([1, 4])
+        >>> measure_disagreement(torch.tensor([[1.0, 0.0]]), torch.tensor([[0.0, 1.0]]))
+        tensor([1.])
     """
-    logits_BC = logits.detach()
-    losses_B = cross_entropy(logits_BC, labels, reduction="none")
-    distance_B = 0.5 * (logits_BC.softmax(1) - average_logits.softmax(1)).abs().sum(1)
-    margins_B = compute_margins(logits_BC, labels)
-    return torch.stack((losses_B.log1p(), margins_B.asinh(), distance_B, average_p_given), dim=1)
+    return 0.5 * (probabilities - others).abs().sum(1)

@@ -1,21 +1,42 @@
 """The contract of what the meta level learns."""
 
 from abc import ABC, abstractmethod
+from typing import Any
 
 from torch import Tensor, nn
 
+from sama_core.batch import Batch
+from sama_core.evidence import Evidence
+from sama_core.losses import given_label_losses
+
 
 class AbstractLearned(nn.Module, ABC):
-    """Gives each example of a batch its weight; its parameters are lambda.
+    """Gives each example of a batch the coefficient of its loss, or of each of its K loss terms.
 
-    The weights act on the base loss ``mean(w_i * l_i)``, so a weight of 1 leaves an example as it was.
+    Its parameters are lambda. The base loss is ``coefficients * losses`` summed over the terms, averaged over the
+    examples; with one term and coefficients of 1 it is plain training. A subclass may be any function of the evidence
+    that autograd can differentiate.
+
+    Attributes:
+        kind: its name.
+        is_positive: True where no coefficient can reach 0: the ghost route divides by it.
     """
 
     kind: str
+    is_positive: bool = False
 
     @abstractmethod
-    def forward(self, rows: Tensor, features: Tensor) -> Tensor:
-        """Return the weights.
+    def forward(self, evidence: Evidence) -> Tensor:
+        """Return the coefficients.
 
-        Shapes: rows (B,) int64, features (B, F) -> (B,), each 0 or more.
+        Shapes: the same as ``losses`` gives for the batch: (B,) or (B, K); each 0 or more.
         """
+
+    def losses(self, outputs: Any, batch: Batch) -> Tensor:
+        """Return the loss terms that the coefficients multiply, (B,) or (B, K); the given label's by default."""
+        return given_label_losses(outputs, batch)
+
+    def logits(self, outputs: Any) -> Tensor:
+        """Return the class scores (B, C) that the evidence is computed from; the outputs themselves by default."""
+        scores: Tensor = outputs
+        return scores

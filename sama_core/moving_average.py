@@ -36,10 +36,10 @@ class MovingAverage:
         self._buffers = list(self.network.buffers())
 
     @torch.no_grad()
-    def update(self, live: nn.Module) -> None:
-        """Move the average towards ``live``."""
+    def update(self, live: nn.Module, num_steps: int = 1) -> None:
+        """Move the average towards ``live``, at once for the ``num_steps`` base steps since the last update."""
         self.num_updates += 1
-        kept = min(self.decay, self.num_updates / (self.num_updates + 9))
+        kept = min(self.decay**num_steps, self.num_updates / (self.num_updates + 9))
         torch._foreach_lerp_(self._params, [param.detach() for param in live.parameters()], 1.0 - kept)
         if self._buffers:
             torch._foreach_copy_(self._buffers, list(live.buffers()))

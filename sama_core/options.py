@@ -4,11 +4,13 @@ from dataclasses import asdict, dataclass
 from typing import Any, Literal, get_args
 
 from sama_core.errors import OptionsError
+from sama_core.precision import PrecisionName
 from sama_core.types import JSON
 
-OptimizerName = Literal["sgd", "adam", "adamw"]
+OptimizerName = Literal["sgd", "adam", "adamw", "nadam", "radam", "rmsprop", "adagrad", "adamax", "adadelta"]
 LearnedKind = Literal["network", "logits"]
-RouteName = Literal["auto", "forward-mode", "finite-difference"]
+RouteName = Literal["auto", "ghost", "finite-difference", "forward-mode"]
+FeatureName = Literal["loss", "margin", "disagreement", "average_p_given"]
 ScheduleName = Literal["constant", "cosine"]
 
 _CHOICES: dict[str, Any] = {
@@ -16,6 +18,7 @@ _CHOICES: dict[str, Any] = {
     "learned": LearnedKind,
     "route": RouteName,
     "schedule": ScheduleName,
+    "precision": PrecisionName,
 }
 
 
@@ -28,14 +31,24 @@ class CurationOptions:
         batch_size: examples per base step; batches of an epoch differ in size by one at most.
         optimizer: base optimizer, one whose adaptation is known exactly.
         lr: base learning rate at its highest.
-        weight_decay: coupled for sgd and adam, decoupled for adamw.
-        momentum: of sgd (the others ignore it).
+        weight_decay: decoupled for adamw, coupled for the others.
+        momentum: of sgd and rmsprop (the others ignore it).
         schedule: learning rate over the steps: constant, or a half cosine down to a hundredth of ``lr``.
+        precision: number format of the forward passes.
+        clip_norm: largest norm of the base gradient that is let through; None lets all through.
+        accumulate: pieces into which each base batch is cut, their gradients added up: less memory, more time.
+        compile: compile the network of the base step, with dropout as without compilation.
         seed: every random number of the solve derives from it.
         learned: a weight network over features of the example, or one free logit per example.
+        features: what the weight network sees.
         meta_lr: learning rate of the meta optimizer (Adam, hence free of the hypergradient's scale).
         meta_batch_size: trusted examples per meta step; None takes ``batch_size``.
         unroll_steps: base steps per meta step.
+        every_step: use the batches of all base steps since the last meta step, not the last one's alone.
+        terms: terms of the Neumann series, or steps of the conjugate gradient, where the method is one of the two.
+        damping: added to the diagonal of the Hessian by the same two; None takes each method's own.
+        nudge: step size of a step of the network itself along -v after each meta step, as a share of ||theta||:
+            training on the trusted examples. None takes no such step.
         warmup_steps: base steps before the first meta step: the exact adaptation of Adam is near zero at first.
         route: how directional derivatives are taken; auto decides by the network and says why.
         perturbation_scale: length of the finite difference's step in parameter space; None takes the best for the
@@ -63,11 +76,20 @@ class CurationOptions:
     weight_decay: float = 1e-2
     momentum: float = 0.9
     schedule: ScheduleName = "cosine"
+    precision: PrecisionName = "float32"
+    clip_norm: float | None = None
+    accumulate: int = 1
+    compile: bool = False
     seed: int = 0
     learned: LearnedKind = "network"
+    features: tuple[FeatureName, ...] = get_args(FeatureName)
     meta_lr: float = 3e-3
     meta_batch_size: int | None = None
     unroll_steps: int = 1
+    every_step: bool = False
+    terms: int = 5
+    damping: float | None = None
+    nudge: float | None = None
     warmup_steps: int = 10
     route: RouteName = "auto"
     perturbation_scale: float | None = None
@@ -79,21 +101,30 @@ class CurationOptions:
         for name, choice in _CHOICES.items():
             if getattr(self, name) not in get_args(choice):
                 raise OptionsError(f"{name}: {getattr(self, name)!r}; wanted one of {', '.join(get_args(choice))}")
-        for name in ("epochs", "batch_size", "unroll_steps", "averaged_checkpoints", "check_every"):
+        for name in ("epochs", "batch_size", "accumulate", "unroll_steps", "averaged_checkpoints", "check_every"):
             self._check_integer(name, 1)
-        self._check_integer("warmup_steps", 0)
-        self._check_integer("seed", 0)
+        for name in ("warmup_steps", "terms", "seed"):
+            self._check_integer(name, 0)
         if self.meta_batch_size is not None:
             self._check_integer("meta_batch_size", 1)
-        for name in ("lr", "meta_lr", "perturbation_scale"):
+        for name in ("lr", "meta_lr", "perturbation_scale", "clip_norm", "nudge"):
             value = getattr(self, name)
             if value is not None and not 0 < value < float("inf"):
                 raise OptionsError(f"{name}: {value!r}; wanted a finite number above 0")
-        if not 0 <= self.weight_decay < float("inf"):
-            raise OptionsError(f"weight_decay: {self.weight_decay!r}; wanted a finite number, 0 or more")
+        for name in ("weight_decay", "damping"):
+            value = getattr(self, name)
+            if value is not None and not 0 <= value < float("inf"):
+                raise OptionsError(f"{name}: {value!r}; wanted a finite number, 0 or more")
+        self._check_features()
         for name in ("momentum", "ema_decay"):
             if not 0 <= getattr(self, name) < 1:
                 raise OptionsError(f"{name}: {getattr(self, name)!r}; wanted a number from 0 to below 1")
+
+    def _check_features(self) -> None:
+        names = get_args(FeatureName)
+        unknown = [name for name in self.features if name not in names]
+        if unknown or not self.features or len(set(self.features)) < len(self.features):
+            raise OptionsError(f"features: {self.features!r}; wanted different names out of {', '.join(names)}")
 
     def _check_integer(self, name: str, lowest: int) -> None:
         value = getattr(self, name)
@@ -107,4 +138,4 @@ class CurationOptions:
             >>> CurationOptions().to_json()["optimizer"]
             'adamw'
         """
-        return asdict(self)
+        return {**asdict(self), "features": list(self.features)}

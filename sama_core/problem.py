@@ -1,84 +1,40 @@
 """The bilevel problem of data curation: a weighted base loss and a meta loss on trusted examples.
 
-Shape suffixes: B examples of a batch, C classes, F features.
+Shape suffixes: B examples of a batch, K loss terms of an example.
 """
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
-from torch.nn.functional import cross_entropy
+from torch.nn.modules.batchnorm import _BatchNorm
 
+from sama_core.batch import Batch
 from sama_core.errors import NetworkError
+from sama_core.evidence import Evidence
+from sama_core.exchange import AbstractExchange, Alone
 from sama_core.learned import AbstractLearned
+from sama_core.losses import LossFunction, mean_cross_entropy
+from sama_core.precision import Precision
 from sama_core.randomness import seed_device
-from sama_core.tensors import move_inputs
-from sama_core.types import AbstractExamples, Inputs
-
-
-@dataclass(frozen=True)
-class Batch:
-    """A batch on the device, with the seed of every random number its forward passes draw.
-
-    Attributes:
-        rows: int64 (B,), row numbers in the data set.
-        inputs: what the network takes.
-        labels: int64 (B,).
-        seed: put before each forward pass of this batch, so that all of them share one dropout mask.
-    """
-
-    rows: Tensor
-    inputs: Inputs
-    labels: Tensor
-    seed: int
-
-
-def fetch_batch(examples: AbstractExamples, rows: Tensor, seed: int, device: torch.device) -> Batch:
-    """Return the batch of these rows on ``device``.
-
-    Example:
-        >>> from sama_core.types import TensorExamples
-        >>> examples = TensorExamples(torch.eye(2), torch.tensor([1, 0]))
-        >>> fetch_batch(examples, torch.tensor([1]), 0, torch.device("cpu")).labels
-        tensor([0])
-    """
-    inputs = move_inputs(examples.fetch(rows), device)
-    labels_B = examples.labels[rows].to(device, non_blocking=True)
-    return Batch(rows.to(device, non_blocking=True), inputs, labels_B, seed)
-
-
-def compute_losses(logits: Tensor, labels: Tensor) -> Tensor:
-    """Return the cross-entropy of each example.
-
-    Shapes: logits (B, C), labels (B,) -> (B,).
-
-    Raises:
-        NetworkError: the logits are not of shape (B, C) with C above every label.
-
-    Example:
-        >>> compute_losses(torch.zeros(2, 2), torch.tensor([0, 1]))
-        tensor([0.6931, 0.6931])
-    """
-    if logits.dim() != 2 or logits.shape[0] != len(labels):
-        raise NetworkError(
-            f"network: returned shape {tuple(logits.shape)} for {len(labels)} examples; "
-            f"wanted ({len(labels)}, number of classes)"
-        )
-    return cross_entropy(logits, labels, reduction="none")
 
 
 class BilevelProblem:
-    """The two levels: L_base = mean_i w_i(lambda; f_i) * l_i(theta), and L_meta = mean_j l_j(theta).
+    """The two levels: L_base = mean_i sum_k c_ik(lambda; e_i) l_ik(theta), and L_meta(theta) on trusted examples.
 
-    Pure where it matters: ``evaluate`` takes the parameters and buffers to use and edits nothing but the buffers
-    handed to it.
+    Pure where it matters: ``evaluate`` and ``evaluate_meta`` take the parameters and buffers to use and edit nothing
+    but the buffers handed to them.
 
     Args:
-        network: base network, theta; called with the inputs of a batch, gives logits (B, C).
-        learned: what the meta level learns, lambda; gives the weight of each example.
+        network: base network, theta; called with the inputs of a batch.
+        learned: what the meta level learns, lambda; gives the coefficients c, and says which losses l they multiply.
         device: where both live.
+        meta_loss: of the network's outputs on a meta batch; the mean cross-entropy by default.
+        precision: number format of the forward passes.
+        exchange: the processes that share the batches.
 
     Attributes:
         params: the trainable parameters by name.
@@ -88,21 +44,74 @@ class BilevelProblem:
         NetworkError: the network has no trainable parameter.
     """
 
-    def __init__(self, network: nn.Module, learned: AbstractLearned, device: torch.device) -> None:
-        self.network, self.learned, self.device = network, learned, device
+    def __init__(
+        self,
+        network: nn.Module,
+        learned: AbstractLearned,
+        device: torch.device,
+        *,
+        meta_loss: LossFunction = mean_cross_entropy,
+        precision: Precision | None = None,
+        exchange: AbstractExchange | None = None,
+    ) -> None:
+        self.network, self.learned, self.device, self.meta_loss = network, learned, device, meta_loss
+        self.precision = precision or Precision("float32", device)
+        self.exchange = exchange or Alone()
         self.params = {name: p for name, p in network.named_parameters() if p.requires_grad}
-        self._learned_dtype = next(learned.parameters()).dtype
         self.names = {id(p): name for name, p in self.params.items()}
+        self._learned_dtype = next(learned.parameters()).dtype
         if not self.params:
             raise NetworkError("network: no trainable parameter; wanted at least one that requires a gradient")
 
-    def evaluate(self, params: Mapping[str, Tensor], buffers: Mapping[str, Tensor], batch: Batch) -> Tensor:
-        """Return the loss of each example (B,) under the given parameters and buffers, with the batch's own seed."""
+    def call(self, params: Mapping[str, Tensor], buffers: Mapping[str, Tensor], batch: Batch) -> Any:
+        """Return the network's outputs under the given parameters and buffers, with the batch's own seed."""
         seed_device(batch.seed, self.device)
-        logits_BC = functional_call(self.network, {**params, **buffers}, (batch.inputs,))
-        return compute_losses(logits_BC, batch.labels)
+        with self.precision.autocast():
+            return functional_call(self.network, {**params, **buffers}, (batch.inputs,))
 
-    def weigh(self, rows: Tensor, features: Tensor) -> Tensor:
-        """Return the weight of each of ``rows`` (B,); their features (B, F) are constants."""
-        weights_B: Tensor = self.learned(rows, features.detach().to(self._learned_dtype))
-        return weights_B
+    def evaluate(self, params: Mapping[str, Tensor], buffers: Mapping[str, Tensor], batch: Batch) -> Tensor:
+        """Return the loss terms of each example, (B,) or (B, K), under the given parameters and buffers."""
+        return self.learned.losses(self.call(params, buffers, batch), batch)
+
+    def evaluate_meta(self, params: Mapping[str, Tensor], buffers: Mapping[str, Tensor], batch: Batch) -> Tensor:
+        """Return the meta loss, a scalar: without dropout, and with the batch's own statistics in BatchNorm."""
+        with judging_mode(self.network):
+            outputs = self.call(params, buffers, batch)
+        return self.meta_loss(outputs, batch)
+
+    def weigh(self, evidence: Evidence) -> Tensor:
+        """Return the coefficients of the loss terms, (B,) or (B, K)."""
+        dtype = self._learned_dtype
+        constants = Evidence(
+            evidence.rows,
+            evidence.labels,
+            evidence.features.detach().to(dtype),
+            evidence.predictions.detach().to(dtype),
+        )
+        coefficients: Tensor = self.learned(constants)
+        return coefficients
+
+
+@contextmanager
+def judging_mode(network: nn.Module) -> Iterator[None]:
+    """Put a training network into the mode in which the meta loss judges it; its own modes come back at the end.
+
+    Everything random is off, as when the network will be used, but BatchNorm keeps to the statistics of the batch: its
+    running averages lag behind the weights early in training.
+
+    Example:
+        >>> network = nn.Sequential(nn.BatchNorm1d(2), nn.Dropout())
+        >>> with judging_mode(network):
+        ...     print([part.training for part in network])
+        [True, False]
+        >>> [part.training for part in network]
+        [True, True]
+    """
+    changed = [part for part in network.modules() if part.training and not isinstance(part, _BatchNorm)]
+    for part in changed:
+        part.training = False
+    try:
+        yield
+    finally:
+        for part in changed:
+            part.training = True

@@ -1,16 +1,17 @@
-"""The curation methods that learn: sama and sama-na."""
+"""The curation methods that learn, one for each hypergradient."""
 
 from collections.abc import Mapping
 
 import torch
 from torch import Tensor, nn
 
+from sama_core.bilevel import BilevelSolver, BilevelState
 from sama_core.checkpoint import check_header
 from sama_core.decisions import Decisions, decide_from_training
+from sama_core.exchange import AbstractExchange
 from sama_core.method import AbstractMethod, check_finished
 from sama_core.options import CurationOptions
 from sama_core.origin import describe_origin
-from sama_core.solve import BilevelSolver, BilevelState
 from sama_core.types import JSON, AbstractExamples, StepReport
 
 
@@ -18,13 +19,14 @@ class ReweightingMethod(AbstractMethod[BilevelState]):
     """Learns a weight for each example so that training on the weighted examples lowers the meta loss.
 
     Args:
-        name: sama, or sama-na for the method without adaptation.
+        name: sama, sama-na, neumann, cg or unrolled.
         options: every hyperparameter.
+        exchange: the processes that share the solve.
     """
 
-    def __init__(self, name: str, options: CurationOptions) -> None:
+    def __init__(self, name: str, options: CurationOptions, exchange: AbstractExchange | None = None) -> None:
         self.name, self.options = name, options
-        self._solver = BilevelSolver(options, adapted=name == "sama")
+        self._solver = BilevelSolver(options, name, exchange=exchange)
 
     def init(
         self,
@@ -48,17 +50,18 @@ class ReweightingMethod(AbstractMethod[BilevelState]):
         """Return the decisions by the learned weights and the evidence of the training."""
         check_finished(state.base.status, state.base.num_steps)
         facts: dict[str, JSON] = {
-            "route": state.route.name,
+            "route": state.route,
             "route_reason": state.route_reason,
             "num_base_steps": state.base.step,
             "num_meta_steps": state.num_meta_steps,
+            "num_processes": self._solver.exchange.size,
             "meta_batches": "other training rows" if state.meta is None else "meta set",
             "averaged_checkpoints": len(state.checkpoints),
         }
         return decide_from_training(
             self.name,
             state.base.examples.labels,
-            state.probabilities.average(),
+            state.memory.probabilities.average(),
             state.checkpoints,
             has_meta_set=state.meta is not None,
             facts=facts,

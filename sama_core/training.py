@@ -102,8 +102,7 @@ class PlainTrainer:
         with isolated_randomness(base.device):
             batch = base.draw()
             weights_B = state.weights[batch.rows]
-            loss = (weights_B * base.forward(batch)[1]).mean()
-            base.descend(loss)
+            loss, _ = base.descend(batch, weights_B)
         return base.report(loss, weights_B)
 
     def is_done(self, state: TrainingState) -> bool:

@@ -119,10 +119,9 @@ class StepReport:
         base_loss: weighted base loss of this batch.
         meta_loss: meta loss after the step; None when no meta step was due.
         hypergradient_norm: Euclidean norm of the hypergradient; None likewise.
-        effective_sample_size: (sum w)^2 / sum w^2 over the batch, in examples: 1..num_examples.
+        weights: (B,) of the examples of this base batch.
         status: how the solve stands. Non-finite losses are looked for every few steps, so the status may come a
             few steps after the loss it names.
-        num_examples: examples in this base batch.
     """
 
     step: int
@@ -130,9 +129,18 @@ class StepReport:
     base_loss: Tensor
     meta_loss: Tensor | None
     hypergradient_norm: Tensor | None
-    effective_sample_size: Tensor
+    weights: Tensor
     status: SolveStatus
-    num_examples: int
+
+    @property
+    def num_examples(self) -> int:
+        """Examples in this base batch."""
+        return len(self.weights)
+
+    @property
+    def effective_sample_size(self) -> Tensor:
+        """(sum w)^2 / sum w^2 over the batch, in examples: 1..num_examples."""
+        return self.weights.sum().square() / self.weights.square().sum().clamp_min(1e-12)
 
 
 def list_tensors(inputs: Inputs) -> list[Tensor]:

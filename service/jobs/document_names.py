@@ -3,8 +3,10 @@
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
+from typing import get_args
 
 from service.errors import Problem
+from service.jobs.document_specs import OptimizerName
 
 NUM_SHOWN_CHARACTERS = 80
 
@@ -21,13 +23,13 @@ CHOICES: Mapping[str, Choice] = {
     "task": Choice(("reweight", "prune"), ("relabel",)),
     "model.name": Choice(("auto", "linear", "mlp", "cnn", "resnet18", "text", "hf:FOLDER")),
     "method.name": Choice(
-        ("sama", "sama-na", "random", "loss", "aum"),
-        ("neumann", "cg", "unrolled", "el2n", "grand", "forgetting", "dual", "confident-learning"),
+        ("sama", "sama-na", "neumann", "cg", "unrolled", "random", "loss", "aum"),
+        ("el2n", "grand", "forgetting", "dual", "confident-learning"),
     ),
     "method.learned": Choice(("network", "logits")),
-    "method.route": Choice(("auto", "forward-mode", "finite-difference"), ("ghost",)),
-    "training.optimizer": Choice(("sgd", "adam", "adamw"), ("rmsprop", "adagrad")),
-    "training.precision": Choice(("auto", "float32"), ("bfloat16", "float16")),
+    "method.route": Choice(("auto", "ghost", "finite-difference", "forward-mode")),
+    "training.optimizer": Choice(get_args(OptimizerName)),
+    "training.precision": Choice(("auto", "float32", "bfloat16", "float16")),
     "selection.rule": Choice(("auto", "top", "balanced"), ("coverage",)),
     "evaluation.arms": Choice(("full", "curated", "random")),
 }

@@ -7,7 +7,7 @@ then listed at once. A value of the wrong type counts here as not given; its own
 import re
 from collections.abc import Iterator, Mapping
 from itertools import combinations
-from typing import Any
+from typing import Any, get_args
 from urllib.parse import urlsplit
 
 from service.errors import Problem
@@ -20,15 +20,25 @@ from service.jobs.document_names import (
     refuse_name,
     show,
 )
-from service.jobs.document_specs import ALL_OTHER_COLUMNS, BASELINES, MethodSpec
+from service.jobs.document_specs import ALL_OTHER_COLUMNS, BASELINES, MethodSpec, OptimizerName
 
 NO_FEATURES = ("dataset.id", "dataset.split.column", "meta.split.column", "test.split.column")
 INPUT_FIELDS = ("text", "image", "features")
 META_SOURCES = ("split", "uri", "fraction", "self")
 TEST_SOURCES = ("split", "uri")
 META_LEARNING_FIELDS = (
-    "learned", "unroll_steps", "meta_lr", "meta_batch_size", "warmup_steps", "perturbation_scale", "route",
+    "learned", "unroll_steps", "every_step", "terms", "damping", "nudge", "check", "meta_lr", "meta_batch_size",
+    "warmup_steps", "perturbation_scale", "route",
 )  # fmt: skip
+META_LEARNING_METHODS = ("sama", "sama-na", "neumann", "cg", "unrolled")
+METHODS_KNOWING = {
+    "every_step": ("sama", "sama-na"),
+    "nudge": ("sama", "sama-na"),
+    "terms": ("neumann", "cg"),
+    "damping": ("neumann", "cg"),
+    "route": ("sama", "sama-na", "neumann", "cg"),
+    "perturbation_scale": ("sama", "sama-na", "neumann", "cg"),
+}
 MODEL_INPUTS = {
     "linear": ("features", "image"),
     "mlp": ("features", "image"),
@@ -142,7 +152,7 @@ def _check_uri(param: str, uri: str) -> Iterator[Problem]:
 def _check_meta(draft: Draft) -> Iterator[Problem]:
     method = draft.find_text("method.name") or "sama"
     task = draft.find_text("task") or "reweight"
-    needs_meta = method.startswith("sama")
+    needs_meta = method not in BASELINES
     wanted = f"one of {list_names(f'meta.{source}' for source in META_SOURCES)}"
     if draft.find("meta") is None and needs_meta:
         baselines = list_names(BASELINES)
@@ -212,21 +222,23 @@ def _check_model(draft: Draft) -> Iterator[Problem]:
 
 
 def _check_method(draft: Draft) -> Iterator[Problem]:
-    method = draft.find_text("method.name")
-    if method not in BASELINES:
-        return
+    method = draft.find_text("method.name") or "sama"
     for field in META_LEARNING_FIELDS:
         value = draft.find(f"method.{field}")
+        knowing = METHODS_KNOWING.get(field, META_LEARNING_METHODS)
+        if method in knowing or method not in BASELINES + META_LEARNING_METHODS:
+            continue
         if value is not None and value != MethodSpec.model_fields[field].default:
-            why = f"method.{field} has no effect with the baseline {method!r}; leave it out or use method sama."
+            why = f"method.{field} has no effect with the method {method!r}; leave it out or use {list_names(knowing)}."
             yield refuse(f"method.{field}", value, f"no method.{field} beside {method!r}", why)
 
 
 def _check_training(draft: Draft) -> Iterator[Problem]:
     optimizer = draft.find_text("training.optimizer") or "adamw"
-    if draft.has("training.momentum") and optimizer in {"adam", "adamw"}:
-        why = f"training.momentum has no effect with the optimizer {optimizer!r}; leave it out or use sgd."
-        yield refuse("training.momentum", draft.find("training.momentum"), "no momentum, or optimizer: sgd", why)
+    if draft.has("training.momentum") and optimizer in set(get_args(OptimizerName)) - {"sgd", "rmsprop"}:
+        why = f"training.momentum has no effect with the optimizer {optimizer!r}; leave it out or use sgd or rmsprop."
+        wanted = "no momentum, or optimizer: sgd or rmsprop"
+        yield refuse("training.momentum", draft.find("training.momentum"), wanted, why)
 
 
 def _check_evaluation(draft: Draft) -> Iterator[Problem]:

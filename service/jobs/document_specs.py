@@ -12,7 +12,8 @@ ColumnName = Annotated[str, Field(min_length=1, max_length=256)]
 Uri = Annotated[str, Field(min_length=1, max_length=4096)]
 Task = Literal["reweight", "prune"]
 Arm = Literal["full", "curated", "random"]
-MethodName = Literal["sama", "sama-na", "random", "loss", "aum"]
+MethodName = Literal["sama", "sama-na", "neumann", "cg", "unrolled", "random", "loss", "aum"]
+OptimizerName = Literal["sgd", "adam", "adamw", "nadam", "radam", "rmsprop", "adagrad", "adamax", "adadelta"]
 
 ALL_OTHER_COLUMNS = "*"
 BASELINES = ("random", "loss", "aum")
@@ -83,11 +84,16 @@ class MethodSpec(AbstractSpec):
     name: MethodName = "sama"
     learned: Literal["network", "logits"] = "network"
     unroll_steps: Annotated[int, Field(ge=1, le=1000)] = 1
+    every_step: bool = False
+    terms: Annotated[int, Field(ge=0, le=1000)] = 5
+    damping: Annotated[float, Field(ge=0, le=1e6)] | None = None
+    nudge: Annotated[float, Field(gt=0, le=1e6)] | None = None
+    check: bool = False
     meta_lr: Annotated[float, Field(gt=0, le=100)] | None = None
     meta_batch_size: Annotated[int, Field(ge=1, le=65536)] | None = None
     warmup_steps: Annotated[int, Field(ge=0, le=1_000_000)] = 10
     perturbation_scale: Annotated[float, Field(gt=0, le=10)] | None = None
-    route: Literal["auto", "forward-mode", "finite-difference"] = "auto"
+    route: Literal["auto", "ghost", "finite-difference", "forward-mode"] = "auto"
     ema_decay: Annotated[float, Field(ge=0, lt=1)] | None = None
     averaged_checkpoints: Annotated[int, Field(ge=1, le=100)] = 5
 
@@ -97,11 +103,14 @@ class TrainingSpec(AbstractSpec):
 
     epochs: Annotated[int, Field(ge=1, le=10_000)] | None = None
     batch_size: Annotated[int, Field(ge=1, le=65536)] | None = None
-    optimizer: Literal["sgd", "adam", "adamw"] = "adamw"
+    optimizer: OptimizerName = "adamw"
     lr: Annotated[float, Field(gt=0, le=100)] | None = None
     weight_decay: Annotated[float, Field(ge=0, le=100)] | None = None
     momentum: Annotated[float, Field(ge=0, lt=1)] | None = None
-    precision: Literal["auto", "float32"] = "auto"
+    precision: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    clip_norm: Annotated[float, Field(gt=0, le=1e6)] | None = None
+    accumulate: Annotated[int, Field(ge=1, le=1024)] = 1
+    compile: bool = False
     seed: Annotated[int, Field(ge=0, le=2**53 - 1)] = 0
 
 

@@ -7,13 +7,17 @@ import torch
 from torch import Tensor, nn
 from torch.optim import SGD, Adam, AdamW, Optimizer
 
-from sama_core.hypergradient.contract import AbstractHypergradient, BaseStep
-from sama_core.hypergradient.exact import ExactHypergradient
+from sama_core.adaptation.clipping import Clipping
+from sama_core.batch import Batch, split_batch
+from sama_core.evidence import Evidence
+from sama_core.hypergradient.contract import AbstractHypergradient, BaseStep, HypergradientEstimate, Piece
 from sama_core.learned import AbstractLearned
+from sama_core.losses import mean_loss
 from sama_core.meta.example_logits import ExampleLogits
 from sama_core.meta.weight_network import WeightNetwork
-from sama_core.problem import Batch, BilevelProblem, compute_losses
+from sama_core.problem import BilevelProblem
 from sama_core.randomness import seed_device
+from sama_core.tensors import clone_buffers
 from sama_core.types import TensorExamples
 
 CPU = torch.device("cpu")
@@ -57,60 +61,95 @@ def draw_batch(size: int, seed: int) -> Batch:
     return Batch(torch.randperm(NUM_ROWS, generator=generator)[:size], inputs, labels, seed)
 
 
-def draw_features(size: int, seed: int) -> Tensor:
-    """Return random features (B, F)."""
-    generator = torch.Generator().manual_seed(seed)
-    return torch.randn(size, NUM_FEATURES, generator=generator, dtype=torch.float64)
+def draw_evidence(batch: Batch) -> Evidence:
+    """Return random evidence on a batch."""
+    generator = torch.Generator().manual_seed(batch.seed)
+    size = len(batch.labels)
+    features = torch.randn(size, NUM_FEATURES, generator=generator, dtype=torch.float64)
+    predictions = torch.rand(size, NUM_CLASSES, generator=generator, dtype=torch.float64).softmax(1)
+    return Evidence(batch.rows, batch.labels, features, predictions)
 
 
 def take_base_step(
     problem: BilevelProblem,
     optimizer: Optimizer,
     batch: Batch,
-    features: Tensor,
-    method: AbstractHypergradient | None = None,
+    method: AbstractHypergradient,
+    *,
+    num_pieces: int = 1,
+    is_first: bool = True,
+    is_last: bool = True,
+    clip_norm: float | None = None,
 ) -> BaseStep:
-    """Do one real base step and return what it leaves."""
-    snapshot = (method or ExactHypergradient()).prepare(problem, optimizer)
-    seed_device(batch.seed, CPU)
-    losses = compute_losses(problem.network(batch.inputs), batch.labels)
+    """Do one real base step, recorded for ``method``, and return what it leaves."""
+    snapshot = method.prepare(optimizer, is_first=is_first, is_last=is_last)
     optimizer.zero_grad()
-    (problem.weigh(batch.rows, features).detach() * losses).mean().backward()
+    pieces = []
+    for part in split_batch(batch, num_pieces) if num_pieces > 1 else [batch]:
+        buffers, evidence = clone_buffers(problem.network), draw_evidence(part)
+        with method.record(problem) as recording:
+            seed_device(part.seed, CPU)
+            losses = problem.learned.losses(problem.network(part.inputs), part)
+            (mean_loss(problem.weigh(evidence).detach(), losses) * part.share).backward()
+        pieces.append(Piece(part, evidence, losses.detach(), buffers, len(batch.labels), recording))
+    clipping = None
+    if clip_norm is not None:
+        norm = nn.utils.clip_grad_norm_(list(problem.params.values()), clip_norm)
+        clipping = Clipping(clip_norm, norm)
     optimizer.step()
-    return BaseStep(snapshot, batch, features)
+    settings = [{key: value for key, value in group.items() if key != "params"} for group in optimizer.param_groups]
+    return BaseStep(pieces, settings, snapshot, clipping)
 
 
-@dataclass
+@dataclass(frozen=True)
 class Scene:
-    """A base step just done, and the meta batch that judges it."""
+    """A short training, told so that every method can live through the very same one.
 
-    problem: BilevelProblem
-    optimizer: Optimizer
-    base: BaseStep
-    meta: Batch
+    Attributes:
+        optimizer: a name of ``OPTIMIZERS``, or what builds one from parameters.
+        learned: kind of what is learned.
+        network: builds the base network, under a fixed seed.
+        num_steps: base steps in all.
+        unroll_steps: of them, those since the last meta step.
+        num_pieces: passes of each base step.
+        clip_norm: limit of the gradient's norm.
+    """
+
+    optimizer: str | Callable[..., Optimizer] = "adamw"
+    learned: str = "network"
+    network: Callable[[], nn.Module] = build_network
+    num_steps: int = 4
+    unroll_steps: int = 1
+    num_pieces: int = 1
+    clip_norm: float | None = None
+    draw: Callable[[int, int], Batch] = draw_batch
+
+    def run(self, method: AbstractHypergradient) -> HypergradientEstimate:
+        """Train, and return the method's estimate at the end."""
+        torch.manual_seed(0)
+        network = self.network()
+        problem = BilevelProblem(network, build_learned(self.learned), CPU)
+        build = OPTIMIZERS[self.optimizer] if isinstance(self.optimizer, str) else self.optimizer
+        optimizer = build([p for p in network.parameters() if p.requires_grad])
+        window: list[BaseStep] = []
+        for number in range(self.num_steps):
+            done = take_base_step(
+                problem,
+                optimizer,
+                self.draw(8, number),
+                method,
+                num_pieces=self.num_pieces,
+                clip_norm=self.clip_norm,
+                is_first=number == self.num_steps - self.unroll_steps,
+                is_last=number == self.num_steps - 1,
+            )
+            if number >= self.num_steps - self.unroll_steps:
+                window.append(done)
+        return method.estimate(problem, optimizer, window, self.draw(6, 1000))
 
     def measure(self, method: AbstractHypergradient) -> Tensor:
-        """Return the hypergradient as one flat vector."""
-        estimate = method.estimate(self.problem, self.optimizer, self.base, self.meta)
-        return torch.cat([part.flatten() for part in estimate.hypergradient])
-
-
-def build_scene(
-    optimizer: str = "adamw",
-    learned: str = "network",
-    norm: str = "layer",
-    num_steps: int = 4,
-    network: nn.Module | None = None,
-) -> Scene:
-    """Return the scene after ``num_steps`` base steps on random batches."""
-    torch.manual_seed(0)
-    chosen = build_network(norm) if network is None else network
-    problem = BilevelProblem(chosen, build_learned(learned), CPU)
-    base_optimizer = OPTIMIZERS[optimizer](chosen.parameters())
-    for step in range(num_steps):
-        batch = draw_batch(8, seed=step)
-        base = take_base_step(problem, base_optimizer, batch, draw_features(8, seed=step))
-    return Scene(problem, base_optimizer, base, draw_batch(6, seed=1000))
+        """Return the hypergradient at the end as one flat vector."""
+        return torch.cat([part.flatten() for part in self.run(method).hypergradient])
 
 
 def relative_error(estimate: Tensor, truth: Tensor) -> float:

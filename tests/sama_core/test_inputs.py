@@ -33,9 +33,21 @@ from tests.sama_core.problems import build_examples, build_small_network
         ({"weight_decay": -0.1}, "weight_decay: -0.1; wanted a finite number, 0 or more"),
         ({"momentum": 1.0}, "momentum: 1.0; wanted a number from 0 to below 1"),
         ({"ema_decay": 1.0}, "ema_decay: 1.0; wanted a number from 0 to below 1"),
-        ({"optimizer": "lion"}, "optimizer: 'lion'; wanted one of sgd, adam, adamw"),
+        (
+            {"optimizer": "lion"},
+            "optimizer: 'lion'; wanted one of sgd, adam, adamw, nadam, radam, rmsprop, adagrad, adamax, adadelta",
+        ),
         ({"learned": "labels"}, "learned: 'labels'; wanted one of network, logits"),
-        ({"route": "ghost"}, "route: 'ghost'; wanted one of auto, forward-mode, finite-difference"),
+        ({"route": "magic"}, "route: 'magic'; wanted one of auto, ghost, finite-difference, forward-mode"),
+        ({"clip_norm": 0.0}, "clip_norm: 0.0; wanted a finite number above 0"),
+        ({"damping": -1.0}, "damping: -1.0; wanted a finite number, 0 or more"),
+        ({"nudge": 0.0}, "nudge: 0.0; wanted a finite number above 0"),
+        ({"accumulate": 0}, "accumulate: 0; wanted a whole number of at least 1"),
+        ({"precision": "int8"}, "precision: 'int8'; wanted one of float32, bfloat16, float16"),
+        (
+            {"features": ("loss", "loss")},
+            "features: ('loss', 'loss'); wanted different names out of loss, margin, disagreement, average_p_given",
+        ),
         ({"schedule": "linear"}, "schedule: 'linear'; wanted one of constant, cosine"),
     ],
 )

@@ -80,5 +80,6 @@ def test_random_has_no_steps() -> None:
 
 def test_unknown_method_is_refused_with_those_there_are() -> None:
     with pytest.raises(UnknownMethodError) as caught:
-        build_method("neumann", OPTIONS)
-    assert str(caught.value) == "method: 'neumann'; wanted one of sama, sama-na, random, loss, aum"
+        build_method("magic", OPTIONS)
+    names = "sama, sama-na, neumann, cg, unrolled, random, loss, aum"
+    assert str(caught.value) == f"method: 'magic'; wanted one of {names}"

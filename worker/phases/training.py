@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from sama_core import AbstractMethod, CurationOptions, build_method
-from sama_core.solve import BilevelState
+from sama_core.bilevel import BilevelState
 from service.jobs.document import BASELINES
 from service.jobs.state import Phase
 from worker.checkpoints import Checkpoint

@@ -1,0 +1,1 @@
+"""The routes to directional derivatives of the per-example losses, one a file."""

@@ -1,0 +1,104 @@
+"""What is remembered of every example during training, and the evidence made of it.
+
+Shape suffixes: N examples, B of a batch, C classes.
+"""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
+
+from sama_core.batch import Batch
+from sama_core.evidence import Evidence
+from sama_core.exchange import AbstractExchange
+from sama_core.features import FeatureMemory, compute_margins, measure_disagreement
+from sama_core.losses import widen
+from sama_core.moving_average import MovingAverage
+from sama_core.precision import Precision
+from sama_core.probabilities import RunningProbabilities
+
+
+class ExampleMemory:
+    """Features and averaged probabilities of every example, kept during training.
+
+    All but one cost nothing beyond the base pass. ``disagreement`` costs a forward pass of the moving average of the
+    weights, so it is measured where ``refresh`` says so (when a meta step is due), and remembered in between.
+
+    Args:
+        network: the live network.
+        labels: (N,) given labels, on the CPU.
+        num_classes: C.
+        names: features to keep, some of ``FEATURE_NAMES``.
+        ema_decay: of the moving average, per base step.
+        precision: of its forward passes.
+        exchange: the processes that share the solve; all remember every example.
+    """
+
+    def __init__(
+        self,
+        network: nn.Module,
+        labels: Tensor,
+        num_classes: int,
+        *,
+        names: Sequence[str],
+        ema_decay: float,
+        precision: Precision,
+        exchange: AbstractExchange,
+    ) -> None:
+        self._precision, self._exchange = precision, exchange
+        device = precision.device
+        self.labels_N = labels.to(device)
+        self.average = MovingAverage(network, ema_decay) if "disagreement" in names else None
+        self.features = FeatureMemory(len(labels), names, device)
+        self.probabilities = RunningProbabilities(len(labels), num_classes, device)
+
+    @torch.no_grad()
+    def observe(self, batch: Batch, logits: Tensor, *, refresh: bool) -> Evidence:
+        """Remember what the base pass showed of a batch and return the evidence on it, all processes' parts joined.
+
+        Args:
+            batch: this process's part.
+            logits: (B, C) of the base pass.
+            refresh: measure the disagreement with the moving average too.
+        """
+        logits_BC = widen(logits.detach())
+        shares_BC = logits_BC.softmax(1)
+        raw = self._measure(batch, logits_BC, shares_BC, refresh=refresh)
+        parts = [batch.rows, shares_BC, *raw.values()]
+        rows, shares, *columns = self._exchange.gather(parts, batch.num_together)
+        features = self.features.observe(rows, dict(zip(raw, columns, strict=True)))
+        self.probabilities.add(rows, shares)
+        return Evidence(rows, self.labels_N[rows], features, shares)
+
+    def _measure(self, batch: Batch, logits: Tensor, shares: Tensor, *, refresh: bool) -> dict[str, Tensor]:
+        """Return the raw features (B,) by name, those measured at this step."""
+        raw: dict[str, Tensor] = {}
+        names = self.features.names
+        if "loss" in names:
+            raw["loss"] = cross_entropy(logits, batch.labels, reduction="none").log1p()
+        if "margin" in names:
+            raw["margin"] = compute_margins(logits, batch.labels).asinh()
+        if self.average is not None and refresh:
+            with self._precision.autocast():
+                average_BC = self.average.forward(batch.inputs)
+            raw["disagreement"] = measure_disagreement(shares, widen(average_BC).softmax(1))
+        if "average_p_given" in names:
+            raw["average_p_given"] = self.probabilities.average_given(batch.rows, batch.labels, shares)
+        return raw
+
+    def recall(self, rows: Tensor) -> Evidence:
+        """Return the evidence on ``rows`` as last remembered."""
+        features_NF = self.features.recall()
+        return Evidence(rows, self.labels_N[rows], features_NF[rows], self.probabilities.average()[rows])
+
+    def find_seen(self) -> Tensor:
+        """Return which examples have been in a base batch, bool (N,)."""
+        return self.probabilities.visits_N > 0
+
+    def export(self) -> dict[str, dict[str, Tensor]]:
+        """Return the memory itself by part and name: what a checkpoint copies from and restores into."""
+        memory = {"features": self.features.export(), "probabilities": self.probabilities.export()}
+        if self.average is not None:
+            memory["average"] = self.average.network.state_dict()
+        return memory
