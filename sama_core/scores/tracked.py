@@ -83,17 +83,16 @@ class AbstractTrackedScore(AbstractMethod[TrackedState]):
         base = state.training.base
         with isolated_randomness(base.device):
             batch = base.draw()
-            logits_BC, losses_B = base.forward(batch)
+            counts = base.step // base.plan.num_batches >= self.counts_from(self.options.epochs)
+            weights_B = torch.ones(len(batch.labels), device=base.device)
+            loss, shown_BC = base.descend(batch, weights_B)
             with torch.no_grad():
-                shown_BC = logits_BC.detach()
                 state.probabilities.add(batch.rows, shown_BC.softmax(1))
-                if base.step // base.plan.num_batches >= self.counts_from(self.options.epochs):
+                if counts:
                     measured_B = self.measure(shown_BC, batch.labels).to(state.sums.dtype)
                     state.sums.index_add_(0, batch.rows, measured_B)
                     state.visits.index_add_(0, batch.rows, torch.ones_like(measured_B))
-            loss = losses_B.mean()
-            base.descend(loss)
-        return base.report(loss, torch.ones_like(losses_B))
+        return base.report(loss, weights_B)
 
     def is_done(self, state: TrackedState) -> bool:
         """Return True after the last step or a failure."""
