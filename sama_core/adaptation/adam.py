@@ -1,43 +1,56 @@
-"""Adaptation of Adam and AdamW."""
+"""Adaptation of Adam, AdamW and AMSGrad."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 
-from sama_core.adaptation.contract import AbstractAdaptation, GroupView, decay_gradients
-from sama_core.tensors import Vector
+from sama_core.adaptation.diagonal import AbstractDiagonalAdaptation
+from sama_core.adaptation.portion import Portion
+from sama_core.adaptation.quotient import scale_by_quotient
+from sama_core.adaptation.scalars import Scalar, read_scalar, stack_scalars
 
 
-class AdamAdaptation(AbstractAdaptation):
+class AdamAdaptation(AbstractDiagonalAdaptation):
     """The exact derivative of Adam's update with respect to the gradient of this step.
 
-    With m, v the moments after the step t, c1 = 1 - b1^t, c2 = 1 - b2^t, r = sqrt(v / c2):
+    With m, v the moments after the step t, c1 = 1 - b1^t, c2 = 1 - b2^t, R = sqrt(v), e = eps sqrt(c2):
 
-        D = (lr / c1) * [ (1 - b1) / (r + eps) - m (1 - b2) g / (c2 r (r + eps)^2) ]
+        D = lr sqrt(c2) / (c1 (R + e)) * [ (1 - b1) - (1 - b2) m g / (R (R + e)) ]
 
-    where g is the gradient that Adam saw (coupled weight decay included; decoupled decay does not depend on g). Where
-    v = 0 every gradient so far was 0 and the second term is 0.
+    where g is the gradient that Adam saw (coupled weight decay included; decoupled decay does not depend on g).
+    AMSGrad divides by the largest v so far: R is its root, and the second term stands only where v is that largest.
     """
 
-    def apply(self, view: GroupView, vector: Vector) -> Vector:
-        """Return D times ``vector``."""
-        settings = view.settings
-        beta1, beta2 = (float(beta) for beta in settings["betas"])
-        steps = [float(state["step"]) for state in view.states]
-        first = [1.0 - beta1**step for step in steps]
-        second = [1.0 - beta2**step for step in steps]
-        coupled = not settings.get("decoupled_weight_decay", False)
-        gradients = decay_gradients(view) if coupled else view.gradients
+    def name_states(self, settings: Mapping[str, Any]) -> tuple[str, ...]:
+        """Return the moments."""
+        return ("exp_avg", "exp_avg_sq", "max_exp_avg_sq") if settings["amsgrad"] else ("exp_avg", "exp_avg_sq")
 
-        root = torch._foreach_div([state["exp_avg_sq"] for state in view.states], second)
-        torch._foreach_sqrt_(root)
-        divisor = torch._foreach_add(root, float(settings["eps"]))
-        torch._foreach_clamp_min_(root, torch.finfo(root[0].dtype).tiny)
+    def find_constants(self, settings: Mapping[str, Any], states: Sequence[Mapping[str, Any]]) -> dict[str, Scalar]:
+        """Return the numbers of the quotient."""
+        rate, beta1, beta2 = (read_scalar(value) for value in (settings["lr"], *settings["betas"]))
+        steps = stack_scalars(states, "step", rate, beta1, beta2)
+        root = (1.0 - beta2**steps) ** 0.5
+        scale = rate * root / (1.0 - beta1**steps)
+        return {
+            "epsilon": settings["eps"] * root,
+            "straight": scale * (1.0 - beta1),
+            "bent": scale * (beta2 - 1.0),
+        }
 
-        curvature = torch._foreach_mul([state["exp_avg"] for state in view.states], gradients)
-        torch._foreach_mul_(curvature, [(beta2 - 1.0) / correction for correction in second])
-        torch._foreach_div_(curvature, root)
-        torch._foreach_div_(curvature, divisor)
-        torch._foreach_add_(curvature, 1.0 - beta1)
-        torch._foreach_div_(curvature, divisor)
-        torch._foreach_mul_(curvature, [float(settings["lr"]) / correction for correction in first])
-        torch._foreach_mul_(curvature, vector)
-        return list(curvature)
+    def scale(self, portion: Portion) -> None:
+        """Multiply the portion's vector by D in place."""
+        states = portion.states
+        largest = states.get("max_exp_avg_sq")
+        product = list(torch._foreach_mul(states["exp_avg"], portion.gradients))
+        if largest is not None:
+            gate = list(torch._foreach_sub(states["exp_avg_sq"], largest))
+            torch._foreach_sign_(gate)
+            torch._foreach_add_(gate, 1.0)
+            torch._foreach_mul_(product, gate)
+        root = torch._foreach_sqrt(states["exp_avg_sq"] if largest is None else largest)
+        scale_by_quotient(portion, list(root), product)
+
+    def momentum(self, settings: Mapping[str, Any]) -> float:
+        """Return beta1."""
+        return float(settings["betas"][0])

@@ -1,8 +1,13 @@
 """Adaptation of stochastic gradient descent."""
 
+from collections.abc import Mapping
+from typing import Any
+
 import torch
 
 from sama_core.adaptation.contract import AbstractAdaptation, GroupView
+from sama_core.adaptation.portion import own_memory
+from sama_core.adaptation.scalars import Scalars, read_scalar
 from sama_core.tensors import Vector
 
 
@@ -18,15 +23,22 @@ class SgdAdaptation(AbstractAdaptation):
         [tensor([0.1900])]
     """
 
+    @torch.no_grad()
     def apply(self, view: GroupView, vector: Vector) -> Vector:
-        """Return D times ``vector``."""
+        """Return D times ``vector``, in its memory."""
         settings = view.settings
-        rate, momentum = float(settings["lr"]), float(settings["momentum"])
-        factors = []
+        rate, momentum = read_scalar(settings["lr"]), float(settings["momentum"])
+        factors: Scalars = []
         for is_first in view.is_first:
             taken = 1.0 if is_first or momentum == 0 else 1.0 - float(settings["dampening"])
             factors.append(rate * (1.0 + momentum * taken if settings["nesterov"] else taken))
-        return list(torch._foreach_mul(vector, factors))
+        owned = own_memory(vector)
+        torch._foreach_mul_(owned, factors)
+        return owned
+
+    def momentum(self, settings: Mapping[str, Any]) -> float:
+        """Return the momentum."""
+        return float(settings["momentum"])
 
 
 class PlainAdaptation(AbstractAdaptation):
@@ -38,6 +50,10 @@ class PlainAdaptation(AbstractAdaptation):
         [tensor([0.5000])]
     """
 
+    @torch.no_grad()
     def apply(self, view: GroupView, vector: Vector) -> Vector:
-        """Return lr times ``vector``."""
-        return list(torch._foreach_mul(vector, float(view.settings["lr"])))
+        """Return lr times ``vector``, in its memory."""
+        owned = own_memory(vector)
+        factors: Scalars = [read_scalar(view.settings["lr"])] * len(owned)
+        torch._foreach_mul_(owned, factors)
+        return owned
