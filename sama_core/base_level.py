@@ -5,7 +5,6 @@ Shape suffixes: B examples of a batch, C classes.
 
 import math
 from collections.abc import Callable, Mapping
-from contextlib import nullcontext
 from copy import deepcopy
 from typing import Any
 
@@ -18,16 +17,13 @@ from sama_core.batch import Batch, fetch_batch, split_batch
 from sama_core.batches import BatchPlan
 from sama_core.checkpoint import (
     add_prefix,
-    export_optimizer,
     restore_module,
-    restore_optimizer,
     restore_tensors,
-    take_prefix,
 )
+from sama_core.descent import Descent
 from sama_core.errors import ExamplesError, NetworkError
 from sama_core.exchange import AbstractExchange, Alone
 from sama_core.losses import check_logits, given_label_losses, mean_loss
-from sama_core.optimizers import build_optimizer
 from sama_core.options import CurationOptions
 from sama_core.precision import Precision
 from sama_core.randomness import derive_seed, seed_device
@@ -51,7 +47,7 @@ class BaseLevel:
         exchange: the processes that share the batches.
 
     Attributes:
-        is_skipped: the optimizer was held back at the last step: a gradient scaled for float16 had overflowed.
+        descent: the optimizer.
 
     Raises:
         ExamplesError: ``rows`` is empty.
@@ -76,11 +72,8 @@ class BaseLevel:
             raise ExamplesError("rows: none; wanted at least 1 row to train on")
         self.network = deepcopy(network).to(device).train()
         self.exchange.spread(list(self.network.state_dict().values()))
-        self.optimizer = build_optimizer(self.network, options)
         self.precision = Precision(options.precision, device)
-        self.scaler = self.precision.build_scaler()
-        self.is_skipped = False
-        self._params = [p for p in self.network.parameters() if p.requires_grad]
+        self.descent = Descent(self.network, options, self.precision, self.exchange)
         self._forward: Callable[[Inputs], Any] = _compile(self.network) if options.compile else self.network
         self.plan = BatchPlan(len(self.rows), options.batch_size, options.seed, "base-batches")
         self.exchange.check_share("batch_size", len(self.rows) // self.plan.num_batches)
@@ -88,6 +81,7 @@ class BaseLevel:
         self.step = 0
         self.status = SolveStatus(SolveCode.RUNNING, 0, "running")
         self._first_bad = torch.zeros((), dtype=torch.int64, device=device)
+        self._last_loss = torch.full((), torch.nan, device=device)
 
     def draw(self) -> Batch:
         """Return this process's part of the batch of the step to come."""
@@ -104,15 +98,13 @@ class BaseLevel:
     def _count_pieces(self, num_joint: int) -> int:
         return min(self.options.accumulate, num_joint // self.exchange.size)
 
-    @property
-    def groups(self) -> list[dict[str, Any]]:
-        """The parameter groups of the optimizer."""
-        return self.optimizer.param_groups
-
     def settings_at(self, step: int) -> list[dict[str, Any]]:
         """Return the settings of each parameter group, without its parameters, at a step (0-based)."""
-        rate = self.options.lr * schedule_factor(self.options.schedule, step, self.num_steps)
-        return [{**{key: v for key, v in group.items() if key != "params"}, "lr": rate} for group in self.groups]
+        groups = [{key: v for key, v in group.items() if key != "params"} for group in self.descent.groups]
+        return [{**group, "lr": self._rate_at(step)} for group in groups]
+
+    def _rate_at(self, step: int) -> float:
+        return self.options.lr * schedule_factor(self.options.schedule, step, self.num_steps)
 
     def rows_at(self, step: int) -> Tensor:
         """Return the row numbers of a step's batch, on the CPU."""
@@ -149,16 +141,7 @@ class BaseLevel:
 
     def begin(self) -> None:
         """Begin a step: no gradient, and the learning rate of the schedule."""
-        self.optimizer.zero_grad(set_to_none=True)
-        rate = self.options.lr * schedule_factor(self.options.schedule, self.step, self.num_steps)
-        for group in self.groups:
-            group["lr"] = rate
-
-    def accumulate(self, loss: Tensor, *, is_last: bool = True) -> None:
-        """Add the gradient of ``loss`` to that of the step; with the last one the processes add up theirs."""
-        scaled = loss if self.scaler is None else self.scaler.scale(loss)
-        with self.exchange.add_up_gradients(self._params) if is_last else nullcontext():
-            scaled.backward()  # type: ignore[no-untyped-call]
+        self.descent.begin(self._rate_at(self.step))
 
     def share_outcome(self, loss: Tensor) -> None:
         """Replace the loss by its sum over the processes, and BatchNorm's running statistics by their means."""
@@ -170,11 +153,6 @@ class BaseLevel:
         if statistics:
             torch._foreach_div_(statistics, float(self.exchange.size))
 
-    @property
-    def loss_scale(self) -> float:
-        """What the base loss is multiplied by before its backward pass."""
-        return 1.0 if self.scaler is None else float(self.scaler.get_scale())
-
     def finish(self, loss: Tensor) -> Clipping | None:
         """Do the optimizer's step; the gradients as it saw them stay in ``.grad``.
 
@@ -184,20 +162,7 @@ class BaseLevel:
         Returns:
             How the gradient was clipped; None where it never is.
         """
-        clipping, limit = None, self.options.clip_norm
-        if self.scaler is not None:
-            self.scaler.unscale_(self.optimizer)
-        if limit is not None:
-            norm = nn.utils.clip_grad_norm_(self._params, limit)
-            clipping = Clipping(limit, norm)
-        if self.scaler is None:
-            self.optimizer.step()
-            self.is_skipped = False
-        else:
-            before = self.scaler.get_scale()
-            self.scaler.step(self.optimizer)
-            self.scaler.update()
-            self.is_skipped = self.scaler.get_scale() < before
+        clipping = self.descent.finish()
         self.step += 1
         self._watch(loss)
         return clipping
@@ -220,7 +185,7 @@ class BaseLevel:
             terms_B = given_label_losses(logits_BC, piece)
             weights_B = weights[start : start + len(terms_B)]
             loss = mean_loss(weights_B, terms_B) * piece.share
-            self.accumulate(loss, is_last=piece is pieces[-1])
+            self.descent.add(loss, is_last=piece is pieces[-1])
             losses.append(loss.detach())
             logits.append(logits_BC.detach())
             start += len(terms_B)
@@ -229,13 +194,15 @@ class BaseLevel:
         return total, torch.cat(logits)
 
     def _watch(self, loss: Tensor) -> None:
-        is_new = (self._first_bad == 0) & ~torch.isfinite(loss)
-        self._first_bad = torch.where(is_new, self.step, self._first_bad)
+        is_good = torch.isfinite(loss)
+        self._first_bad = torch.where((self._first_bad == 0) & ~is_good, self.step, self._first_bad)
+        self._last_loss = torch.where(is_good, loss, self._last_loss)
         is_last = self.step >= self.num_steps
         if is_last or self.step % self.options.check_every == 0:
             first_bad = int(self._first_bad)
             if first_bad:
-                message = f"the loss stopped being finite at step {first_bad} of {self.num_steps}"
+                before = f"; the last finite one was {float(self._last_loss):.4g}" if first_bad > 1 else ""
+                message = f"the loss stopped being finite at step {first_bad} of {self.num_steps}{before}"
                 self.status = SolveStatus(SolveCode.NON_FINITE, first_bad, message)
                 return
         if is_last:
@@ -270,17 +237,11 @@ class BaseLevel:
         """Return network, optimizer and progress as copies."""
         return {
             **add_prefix("network", self.network.state_dict()),
-            **add_prefix("base_optimizer", export_optimizer(self.optimizer)),
-            **self._export_scaler(),
+            **self.descent.export(),
             "base_step": torch.tensor(self.step),
             "first_bad": self._first_bad.clone(),
+            "last_loss": self._last_loss.clone(),
         }
-
-    def _export_scaler(self) -> dict[str, Tensor]:
-        if self.scaler is None:
-            return {}
-        state = self.scaler.state_dict()
-        return {"loss_scale": torch.tensor([state["scale"], state["_growth_tracker"]])}
 
     def restore(self, tensors: Mapping[str, Tensor]) -> None:
         """Put an export back.
@@ -289,18 +250,13 @@ class BaseLevel:
             CheckpointError: a tensor is missing or of another shape.
         """
         step = torch.zeros((), dtype=torch.int64)
-        restore_tensors({"base_step": step, "first_bad": self._first_bad}, tensors)
+        progress = {"base_step": step, "first_bad": self._first_bad, "last_loss": self._last_loss}
+        restore_tensors(progress, tensors)
         restore_module(self.network, "network", tensors)
-        restore_optimizer(self.optimizer, take_prefix("base_optimizer", tensors))
-        if self.scaler is not None:
-            scale = torch.zeros(2)
-            restore_tensors({"loss_scale": scale}, tensors)
-            tracker = int(scale[1])
-            state = {**self.scaler.state_dict(), "scale": float(scale[0]), "_growth_tracker": tracker}
-            self.scaler.load_state_dict(state)
+        self.descent.restore(tensors)
         self.step = int(step)
         if self.step:
-            self._watch(torch.zeros((), device=self.device))
+            self._watch(self._last_loss)
 
 
 def _compile(network: nn.Module) -> Callable[[Inputs], Any]:

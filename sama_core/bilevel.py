@@ -160,7 +160,7 @@ class BilevelSolver:
     ) -> tuple[AbstractHypergradient, str | None, str]:
         if isinstance(self.method, AbstractHypergradient):
             return self.method, None, "a method of the caller's own"
-        find_adaptation(base.optimizer)
+        find_adaptation(base.descent.optimizer)
         if self.exchange.size > 1 and self.method not in ("sama", "sama-na"):
             raise OptionsError(f"method: {self.method}; wanted sama or sama-na, which more than one process can share")
         # The same trial on every process, so that all take the same route.
@@ -200,15 +200,15 @@ class BilevelSolver:
             base.begin()
             snapshot = None
             if is_watched:
-                snapshot = method.prepare(base.optimizer, is_first=not state.window, is_last=is_due)
+                snapshot = method.prepare(base.descent.optimizer, is_first=not state.window, is_last=is_due)
             done = self._descend(state, base.draw(), is_watched=is_watched, is_due=is_due)
             clipping = base.finish(done.loss)
-            if snapshot is not None and not base.is_skipped:
-                settings = [{key: v for key, v in group.items() if key != "params"} for group in base.groups]
+            if snapshot is not None and not base.descent.is_skipped:
+                settings = [{key: v for key, v in group.items() if key != "params"} for group in base.descent.groups]
                 state.window.append(BaseStep(done.pieces, settings, snapshot, clipping))
             if state.memory.average is not None and number % options.unroll_steps == 0:
                 state.memory.average.update(base.network, options.unroll_steps)
-            if is_due and state.window and not base.is_skipped:
+            if is_due and state.window and not base.descent.is_skipped:
                 estimate = self._improve(state)
             if is_due:
                 state.window.clear()
@@ -234,9 +234,9 @@ class BilevelSolver:
                 with torch.no_grad():
                     coefficients = problem.weigh(evidence)
                 loss = mean_loss(self.exchange.shard(coefficients), terms) * part.share
-                base.accumulate(loss, is_last=part is batches[-1])
+                base.descent.add(loss, is_last=part is batches[-1])
             if recording is not None:
-                recording.scale = base.loss_scale
+                recording.scale = base.descent.loss_scale
             num_examples = part.num_joint or len(part.labels)
             pieces.append(Piece(part, evidence, terms.detach(), buffers, num_examples, recording))
             losses.append(loss.detach())
@@ -253,7 +253,7 @@ class BilevelSolver:
         rows = self.exchange.shard(joint_rows)
         seed = derive_seed(self.options.seed, "meta-forward", number)
         meta = fetch_batch(examples, rows, seed, base.device, len(joint_rows))
-        estimate = state.hypergradient.estimate(state.problem, base.optimizer, state.window, meta)
+        estimate = state.hypergradient.estimate(state.problem, base.descent.optimizer, state.window, meta)
         for param, gradient in zip(state.problem.learned.parameters(), estimate.hypergradient, strict=True):
             param.grad = gradient
         state.meta_optimizer.step()

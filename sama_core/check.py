@@ -11,7 +11,7 @@ from torch.optim import Optimizer
 
 from sama_core.adaptation.contract import OptimizerSnapshot, take_snapshot
 from sama_core.batch import Batch
-from sama_core.bilevel import BilevelSolver
+from sama_core.bilevel import BilevelSolver, BilevelState
 from sama_core.datasets import PairDataset, adapt_dataset
 from sama_core.hypergradient.contract import (
     AbstractHypergradient,
@@ -147,34 +147,24 @@ def check_hypergradient(
     examples = adapt_dataset(train)
     trusted = None if meta is None else adapt_dataset(meta, examples.num_classes)
     place = torch.device(device)
-    as_run, route = _compare(network, examples, trusted, chosen, method, num_batches, place)
-    wide = replace(chosen, precision="float32")
-    double, _ = _compare(
-        deepcopy(network).double(),
-        _DoubleExamples(examples),
-        None if trusted is None else _DoubleExamples(trusted),
-        wide,
-        method,
-        num_batches,
-        place,
-    )
+    solver = BilevelSolver(_shorten(chosen, len(examples), num_batches), method)
+    as_run, route = _compare(solver, solver.init(network, examples, trusted, place), num_batches)
+    wide = BilevelSolver(replace(solver.options, precision="float32"), method)
+    doubles = None if trusted is None else _DoubleExamples(trusted)
+    state = wide.init(deepcopy(network).double(), _DoubleExamples(examples), doubles, place)
+    double, _ = _compare(wide, state, num_batches)
     return HypergradientCheck(method, route, as_run, double)
 
 
-def _compare(
-    network: nn.Module,
-    train: AbstractExamples,
-    meta: AbstractExamples | None,
-    options: CurationOptions,
-    method: str,
-    num_batches: int,
-    device: torch.device,
-) -> tuple[tuple[Comparison, ...], str | None]:
-    """Train until ``num_batches`` meta steps are done and return what was found at each."""
+def _shorten(options: CurationOptions, num_examples: int, num_batches: int) -> CurationOptions:
+    """Return the options of a solve that has just ``num_batches`` meta steps in it."""
     steps = (options.warmup_steps // options.unroll_steps + num_batches) * options.unroll_steps
-    per_epoch = -(-len(train) // options.batch_size)
-    solver = BilevelSolver(replace(options, epochs=-(-steps // per_epoch)), method)
-    state = solver.init(network, train, meta, device)
+    per_epoch = -(-num_examples // options.batch_size)
+    return replace(options, epochs=-(-steps // per_epoch))
+
+
+def _compare(solver: BilevelSolver, state: BilevelState, num_batches: int) -> tuple[tuple[Comparison, ...], str | None]:
+    """Train until ``num_batches`` meta steps are done and return what was found at each."""
     compared = _Compared(state.hypergradient)
     state.hypergradient = compared
     found: list[Comparison] = []

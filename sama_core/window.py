@@ -75,7 +75,7 @@ def restore_window(base: BaseLevel, tensors: Mapping[str, Tensor]) -> list[BaseS
 
 def _restore_snapshot(base: BaseLevel, own: Mapping[str, Tensor]) -> OptimizerSnapshot:
     params, states, has_momentum = {}, {}, {}
-    for place, param in enumerate(p for group in base.groups for p in group["params"]):
+    for place, param in enumerate(p for group in base.descent.groups for p in group["params"]):
         kept = {name: tensor.clone().to(base.device) for name, tensor in take_prefix(f"param{place}", own).items()}
         has_momentum[id(param)] = bool(kept.pop("has_momentum"))
         if "before" in kept:

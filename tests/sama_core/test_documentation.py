@@ -21,6 +21,7 @@ FLOORS = (
     {"batch", "batches", "moving_average", "origin", "probabilities", "features", "datasets", "sampler", "exchange"},
     {"losses", "optimizers", "distributed"},
     {"learned", "adaptation", "memory"},
+    {"descent"},
     {"problem", "meta", "base_level"},
     {"hypergradient"},
     {"window"},
