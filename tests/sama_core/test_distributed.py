@@ -18,7 +18,7 @@ from sama_core.distributed import DistributedExchange
 from sama_core.errors import ExchangeError
 from sama_core.exchange import Alone
 from tests.sama_core.processes import ROOT, Result, start_ranks
-from tests.sama_core.tasks import MOVED, SCENES, Branching, list_moved, solve_on
+from tests.sama_core.tasks import MOVED, OF_THREE, SCENES, Branching, list_moved, solve_on
 
 pytestmark = pytest.mark.slow
 
@@ -56,14 +56,17 @@ def three(tmp_path_factory: pytest.TempPathFactory, two: Work) -> Work:
         return Work(folder, ranks.results())
 
 
-@pytest.fixture(params=["two", "three"])
+@pytest.fixture
 def solved(request: pytest.FixtureRequest) -> list[Result]:
-    """What two, and three, processes gave."""
+    """What two, or three, processes gave."""
     results: list[Result] = request.getfixturevalue(request.param).results
     return results
 
 
-@pytest.mark.parametrize("scene", SCENES)
+SOLVED = [("two", scene) for scene in SCENES] + [("three", scene) for scene in OF_THREE]
+
+
+@pytest.mark.parametrize(("solved", "scene"), SOLVED, indirect=["solved"])
 def test_processes_are_bit_equal_after_every_step(solved: list[Result], scene: str) -> None:
     first, *others = [take(result, scene) for result in solved]
     assert len(first["digests"]) == 15
@@ -72,7 +75,9 @@ def test_processes_are_bit_equal_after_every_step(solved: list[Result], scene: s
         assert torch.equal(other["digests"], first["digests"])
 
 
-@pytest.mark.parametrize("scene", [name for name in SCENES if name not in OWN_PARTS])
+@pytest.mark.parametrize(
+    ("solved", "scene"), [case for case in SOLVED if case[1] not in OWN_PARTS], indirect=["solved"]
+)
 def test_many_processes_equal_one_with_the_joint_batch(solved: list[Result], scene: str) -> None:
     alone, shared = SCENES[scene].run(Alone()), take(solved[0], scene)
     assert alone.keys() == shared.keys()
@@ -87,6 +92,7 @@ def difference(left: Tensor, right: Tensor) -> float:
     return float((left - right).abs().max() / right.abs().max().clamp_min(1e-12)) if right.numel() else 0.0
 
 
+@pytest.mark.parametrize("solved", ["two", "three"], indirect=True)
 def test_a_parameter_that_no_process_used_stays_as_it_was(solved: list[Result]) -> None:
     result = take(solved[0], "unused parameters")
     before = Branching()
