@@ -56,13 +56,6 @@ def _explain(details: ErrorDetails, path: str, section: type[BaseModel]) -> Prob
         return refuse(path, None, "a value", f"{path} is missing; it must be given.")
     if kind == "literal_error" and choice is not None:
         return refuse_name(path, seen, choice)
-    if path == "resources.devices" and kind == "less_than_equal":
-        return refuse(
-            path,
-            seen,
-            "1",
-            "resources.devices: more than one device is not available in this version; wanted 1.",
-        )
     return refuse(path, seen, _describe_wanted(kind, context, path, section))
 
 

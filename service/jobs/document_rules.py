@@ -20,7 +20,7 @@ from service.jobs.document_names import (
     refuse_name,
     show,
 )
-from service.jobs.document_specs import ALL_OTHER_COLUMNS, BASELINES, MethodSpec, OptimizerName
+from service.jobs.document_specs import ALL_OTHER_COLUMNS, BASELINES, SHARED_METHODS, MethodSpec, OptimizerName
 
 NO_FEATURES = ("dataset.id", "dataset.split.column", "meta.split.column", "test.split.column")
 INPUT_FIELDS = ("text", "image", "features")
@@ -257,6 +257,14 @@ def _check_evaluation(draft: Draft) -> Iterator[Problem]:
             yield refuse("evaluation.arms", arms, wanted, why)
 
 
+def _check_devices(draft: Draft) -> Iterator[Problem]:
+    devices, method = draft.find("resources.devices"), draft.find_text("method.name") or "sama"
+    if isinstance(devices, int) and devices > 1 and method not in SHARED_METHODS:
+        wanted = f"1, or method {list_names(SHARED_METHODS)}"
+        why = f"resources.devices is {devices}, but method {method!r} trains on one device; wanted {wanted}."
+        yield refuse("resources.devices", devices, wanted, why)
+
+
 def _check_labels(draft: Draft) -> Iterator[Problem]:
     labels = draft.find("labels")
     if not isinstance(labels, Mapping):
@@ -290,6 +298,7 @@ _RULES = (
     _check_method,
     _check_training,
     _check_evaluation,
+    _check_devices,
     _check_labels,
     _check_name,
 )

@@ -17,6 +17,7 @@ OptimizerName = Literal["sgd", "adam", "adamw", "nadam", "radam", "rmsprop", "ad
 
 ALL_OTHER_COLUMNS = "*"
 BASELINES = ("random", "loss", "aum")
+SHARED_METHODS = ("sama", "sama-na")
 
 
 class AbstractSpec(BaseModel):
@@ -139,4 +140,4 @@ class LimitsSpec(AbstractSpec):
 class ResourcesSpec(AbstractSpec):
     """What a job may occupy."""
 
-    devices: Annotated[int, Field(ge=1, le=1)] = 1
+    devices: Annotated[int, Field(ge=1, le=16)] = 1

@@ -109,7 +109,12 @@ def test_null_counts_as_not_given() -> None:
         ({"evaluation__arms": ["full", "curatd"]}, "evaluation.arms[2]", "is 'curatd'; available: full, curated or"),
         ({"evaluation__arms": ["full", "full"]}, "evaluation.arms", "names full twice; wanted each arm once."),
         ({"evaluation__arms": []}, "evaluation.arms", "is a list of 0; wanted at least 1 entry."),
-        ({"resources__devices": 2}, "resources.devices", "more than one device is not available in this version"),
+        ({"resources__devices": 17}, "resources.devices", "is 17; wanted at least 1 and at most 16."),
+        (
+            {"resources__devices": 2, "method__name": "aum"},
+            "resources.devices",
+            "is 2, but method 'aum' trains on one device; wanted 1, or method sama or sama-na.",
+        ),
         ({"limits": 5}, "limits", "is 5; wanted a section of fields."),
         ({"dataset__uri": "s3://bucket/a.parquet"}, "dataset.uri", "s3:// is not available in this version"),
         ({"dataset__uri": "fil:///a.parquet"}, "dataset.uri", "the unknown scheme fil://; available: a local path"),
