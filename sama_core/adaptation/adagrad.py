@@ -7,7 +7,7 @@ import torch
 
 from sama_core.adaptation.diagonal import AbstractDiagonalAdaptation
 from sama_core.adaptation.portion import Portion
-from sama_core.adaptation.quotient import scale_by_quotient
+from sama_core.adaptation.quotient import describe_quotient, scale_by_quotient
 from sama_core.adaptation.scalars import Scalar, read_scalar, stack_scalars
 
 
@@ -26,7 +26,7 @@ class AdagradAdaptation(AbstractDiagonalAdaptation):
         rate = read_scalar(settings["lr"])
         steps = stack_scalars(states, "step", rate)
         decayed = rate / (1.0 + (steps - 1.0) * float(settings["lr_decay"]))
-        return {"epsilon": float(settings["eps"]), "straight": decayed, "bent": -decayed}
+        return describe_quotient(epsilon=float(settings["eps"]), scale=decayed, bend=1.0)
 
     def scale(self, portion: Portion) -> None:
         """Multiply the portion's vector by D in place."""

@@ -7,7 +7,7 @@ import torch
 
 from sama_core.adaptation.diagonal import AbstractDiagonalAdaptation
 from sama_core.adaptation.portion import Portion
-from sama_core.adaptation.quotient import scale_by_quotient
+from sama_core.adaptation.quotient import describe_quotient, scale_by_quotient
 from sama_core.adaptation.scalars import Scalar, read_scalar, stack_scalars
 
 
@@ -31,12 +31,11 @@ class AdamAdaptation(AbstractDiagonalAdaptation):
         rate, beta1, beta2 = (read_scalar(value) for value in (settings["lr"], *settings["betas"]))
         steps = stack_scalars(states, "step", rate, beta1, beta2)
         root = (1.0 - beta2**steps) ** 0.5
-        scale = rate * root / (1.0 - beta1**steps)
-        return {
-            "epsilon": settings["eps"] * root,
-            "straight": scale * (1.0 - beta1),
-            "bent": scale * (beta2 - 1.0),
-        }
+        return describe_quotient(
+            epsilon=float(settings["eps"]) * root,
+            scale=rate * root * (1.0 - beta1) / (1.0 - beta1**steps),
+            bend=(1.0 - beta2) / (1.0 - beta1),
+        )
 
     def scale(self, portion: Portion) -> None:
         """Multiply the portion's vector by D in place."""

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from sama_core.adaptation.diagonal import AbstractDiagonalAdaptation
 from sama_core.adaptation.portion import Portion
-from sama_core.adaptation.quotient import scale_by_quotient
+from sama_core.adaptation.quotient import describe_quotient, scale_by_quotient
 from sama_core.adaptation.scalars import Scalar, read_scalar, stack_scalars
 
 
@@ -33,13 +33,13 @@ class NadamAdaptation(AbstractDiagonalAdaptation):
         now, ahead = (schedule_momentum(settings, steps + shift) for shift in (0.0, 1.0))
         share = ahead * (1.0 - products) / ((1.0 - products * ahead) * (1.0 - now))
         root = (1.0 - beta2**steps) ** 0.5
-        scale = rate * root * (1.0 - now) / (1.0 - products)
-        return {
-            "share": share,
-            "epsilon": settings["eps"] * root,
-            "straight": scale * (1.0 + share * (1.0 - beta1)),
-            "bent": scale * (beta2 - 1.0),
-        }
+        answer = 1.0 + share * (1.0 - beta1)
+        quotient = describe_quotient(
+            epsilon=float(settings["eps"]) * root,
+            scale=rate * root * answer * (1.0 - now) / (1.0 - products),
+            bend=(1.0 - beta2) / answer,
+        )
+        return {**quotient, "share": share}
 
     def scale(self, portion: Portion) -> None:
         """Multiply the portion's vector by D in place."""

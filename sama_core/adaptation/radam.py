@@ -7,7 +7,7 @@ import torch
 
 from sama_core.adaptation.diagonal import AbstractDiagonalAdaptation
 from sama_core.adaptation.portion import Portion
-from sama_core.adaptation.quotient import scale_by_quotient
+from sama_core.adaptation.quotient import describe_quotient, scale_by_quotient
 from sama_core.adaptation.scalars import Scalar, read_scalar, stack_scalars
 
 
@@ -27,7 +27,7 @@ class RadamAdaptation(AbstractDiagonalAdaptation):
         return ("exp_avg", "exp_avg_sq")
 
     def find_constants(self, settings: Mapping[str, Any], states: Sequence[Mapping[str, Any]]) -> dict[str, Scalar]:
-        """Return the numbers of the quotient, and ``plain``, D before the rectification sets in."""
+        """Return the numbers of the quotient, its factor ``known``, and ``plain``, what stands where that is 0."""
         rate, beta1, beta2 = (read_scalar(value) for value in (settings["lr"], *settings["betas"]))
         steps = stack_scalars(states, "step", rate, beta1, beta2)
         correction = 1.0 - beta2**steps
@@ -35,20 +35,20 @@ class RadamAdaptation(AbstractDiagonalAdaptation):
         length = longest - 2.0 * steps * beta2**steps / correction
         rectified = (length - 4.0) * (length - 2.0) * longest / ((longest - 4.0) * (longest - 2.0) * length)
         is_known = length > 5.0
-        scale = rate / (1.0 - beta1**steps)
-        adaptive = scale * torch.where(is_known, rectified * correction, torch.zeros_like(length)).sqrt()
-        return {
-            "plain": torch.where(is_known, torch.zeros_like(length), scale * (1.0 - beta1)),
-            "epsilon": float(settings["eps"]),
-            "straight": adaptive * (1.0 - beta1),
-            "bent": adaptive * (beta2 - 1.0),
-        }
+        scale = rate * (1.0 - beta1) / (1.0 - beta1**steps)
+        quotient = describe_quotient(
+            epsilon=float(settings["eps"]),
+            scale=scale * torch.where(is_known, rectified * correction, 1.0).sqrt(),
+            bend=(1.0 - beta2) / (1.0 - beta1),
+        )
+        return {**quotient, "known": is_known.double(), "plain": scale * ~is_known}
 
     def scale(self, portion: Portion) -> None:
         """Multiply the portion's vector by D in place."""
         plain = torch._foreach_mul(portion.vector, portion.constants["plain"])
         product = torch._foreach_mul(portion.states["exp_avg"], portion.gradients)
         scale_by_quotient(portion, list(torch._foreach_sqrt(portion.states["exp_avg_sq"])), list(product))
+        torch._foreach_mul_(portion.vector, portion.constants["known"])
         torch._foreach_add_(portion.vector, plain)
 
     def momentum(self, settings: Mapping[str, Any]) -> float:

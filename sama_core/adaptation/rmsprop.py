@@ -7,7 +7,7 @@ import torch
 
 from sama_core.adaptation.diagonal import AbstractDiagonalAdaptation
 from sama_core.adaptation.portion import Portion
-from sama_core.adaptation.quotient import scale_by_quotient
+from sama_core.adaptation.quotient import describe_quotient, scale_by_quotient
 from sama_core.adaptation.scalars import Scalar, read_scalar
 
 
@@ -25,8 +25,11 @@ class RmspropAdaptation(AbstractDiagonalAdaptation):
 
     def find_constants(self, settings: Mapping[str, Any], states: Sequence[Mapping[str, Any]]) -> dict[str, Scalar]:  # noqa: ARG002 - the same at every step
         """Return the numbers of the quotient."""
-        rate = read_scalar(settings["lr"])
-        return {"epsilon": float(settings["eps"]), "straight": rate, "bent": rate * (float(settings["alpha"]) - 1.0)}
+        return describe_quotient(
+            epsilon=float(settings["eps"]),
+            scale=read_scalar(settings["lr"]),
+            bend=1.0 - float(settings["alpha"]),
+        )
 
     def scale(self, portion: Portion) -> None:
         """Multiply the portion's vector by D in place."""

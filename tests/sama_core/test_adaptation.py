@@ -154,7 +154,7 @@ class NoCurvature(AdamAdaptation):
 
     def find_constants(self, settings: Any, states: Any) -> Any:
         constants = super().find_constants(settings, states)
-        return {**constants, "bent": 0.0 * constants["bent"]}
+        return {**constants, "bend": 0.0}
 
 
 class NoBiasCorrection(AdamAdaptation):
