@@ -80,8 +80,7 @@ class BaseLevel:
         self.num_steps = self.plan.num_batches * options.epochs if num_steps is None else num_steps
         self.step = 0
         self.status = SolveStatus(SolveCode.RUNNING, 0, "running")
-        self._first_bad = torch.zeros((), dtype=torch.int64, device=device)
-        self._last_loss = torch.full((), torch.nan, device=device)
+        self._recent_losses = torch.zeros(options.check_every, device=device)
 
     def draw(self) -> Batch:
         """Return this process's part of the batch of the step to come."""
@@ -91,9 +90,10 @@ class BaseLevel:
         """Return this process's part of the batch of a step (0-based)."""
         rank = self.exchange.rank
         seed = derive_seed(self.options.seed, f"base-forward-{rank}" if rank else "base-forward", step)
-        parts = [self.exchange.shard(piece) for piece in self.pieces_at(step)]
+        pieces = self.pieces_at(step)
+        parts = [self.exchange.shard(piece) for piece in pieces]
         own = parts[0] if len(parts) == 1 else torch.cat(parts)
-        return fetch_batch(self.examples, own, seed, self.device, len(self.rows_at(step)))
+        return fetch_batch(self.examples, own, seed, self.device, sum(len(piece) for piece in pieces))
 
     def _count_pieces(self, num_joint: int) -> int:
         return min(self.options.accumulate, num_joint // self.exchange.size)
@@ -113,7 +113,8 @@ class BaseLevel:
     def pieces_at(self, step: int) -> list[Tensor]:
         """Return the row numbers of each piece of a step's batch, of all processes, on the CPU."""
         rows = self.rows_at(step)
-        return list(rows.tensor_split(self._count_pieces(len(rows))))
+        num_pieces = self._count_pieces(len(rows))
+        return [rows] if num_pieces == 1 else list(rows.tensor_split(num_pieces))
 
     def split(self, batch: Batch) -> list[Batch]:
         """Return the pieces of a batch whose gradients are added up: ``accumulate`` of them, of nearly equal size."""
@@ -194,16 +195,21 @@ class BaseLevel:
         return total, torch.cat(logits)
 
     def _watch(self, loss: Tensor) -> None:
-        is_good = torch.isfinite(loss)
-        self._first_bad = torch.where((self._first_bad == 0) & ~is_good, self.step, self._first_bad)
-        self._last_loss = torch.where(is_good, loss, self._last_loss)
+        """Note the loss of the step just done; read the notes, which waits for the device, now and then only."""
+        self._recent_losses[(self.step - 1) % len(self._recent_losses)] = loss
+        self._look()
+
+    def _look(self) -> None:
+        since = self.step % len(self._recent_losses)
         is_last = self.step >= self.num_steps
-        if is_last or self.step % self.options.check_every == 0:
-            first_bad = int(self._first_bad)
-            if first_bad:
-                before = f"; the last finite one was {float(self._last_loss):.4g}" if first_bad > 1 else ""
-                message = f"the loss stopped being finite at step {first_bad} of {self.num_steps}{before}"
-                self.status = SolveStatus(SolveCode.NON_FINITE, first_bad, message)
+        if is_last or since == 0:
+            losses = self._recent_losses[: since or len(self._recent_losses)].tolist()
+            bad = next((place for place, loss in enumerate(losses) if not math.isfinite(loss)), None)
+            if bad is not None:
+                step = self.step - len(losses) + bad + 1
+                before = f"; the one before was {losses[bad - 1]:.4g}" if bad else ""
+                message = f"the loss stopped being finite at step {step} of {self.num_steps}{before}"
+                self.status = SolveStatus(SolveCode.NON_FINITE, step, message)
                 return
         if is_last:
             self.status = SolveStatus(SolveCode.FINISHED, self.step, f"finished after {self.step} steps")
@@ -239,8 +245,7 @@ class BaseLevel:
             **add_prefix("network", self.network.state_dict()),
             **self.descent.export(),
             "base_step": torch.tensor(self.step),
-            "first_bad": self._first_bad.clone(),
-            "last_loss": self._last_loss.clone(),
+            "recent_losses": self._recent_losses.clone(),
         }
 
     def restore(self, tensors: Mapping[str, Tensor]) -> None:
@@ -250,13 +255,12 @@ class BaseLevel:
             CheckpointError: a tensor is missing or of another shape.
         """
         step = torch.zeros((), dtype=torch.int64)
-        progress = {"base_step": step, "first_bad": self._first_bad, "last_loss": self._last_loss}
-        restore_tensors(progress, tensors)
+        restore_tensors({"base_step": step, "recent_losses": self._recent_losses}, tensors)
         restore_module(self.network, "network", tensors)
         self.descent.restore(tensors)
         self.step = int(step)
         if self.step:
-            self._watch(self._last_loss)
+            self._look()
 
 
 def _compile(network: nn.Module) -> Callable[[Inputs], Any]:

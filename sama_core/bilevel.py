@@ -230,7 +230,8 @@ class BilevelSolver:
                 terms = learned.losses(outputs, part)
                 logits = learned.logits(outputs)
                 base.check_classes(logits, part)
-                evidence = state.memory.observe(part, logits, refresh=is_due)
+                known = terms.detach() if learned.weighs_given_labels else None
+                evidence = state.memory.observe(part, logits, known, refresh=is_due)
                 with torch.no_grad():
                     coefficients = problem.weigh(evidence)
                 loss = mean_loss(self.exchange.shard(coefficients), terms) * part.share

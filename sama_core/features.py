@@ -11,6 +11,7 @@ from torch import Tensor
 FEATURE_NAMES = ("loss", "margin", "disagreement", "average_p_given")
 _DECAY = 0.98
 _LIMIT = 4.0
+_LEAST_VARIANCE = 1e-12
 
 
 class FeatureMemory:
@@ -36,7 +37,7 @@ class FeatureMemory:
         self.names = tuple(names)
         self.raw_NF = torch.full((num_examples, len(names)), torch.nan, device=device)
         self._moments_2F = torch.zeros(2, len(names), device=device)
-        self._mass_F = torch.zeros(len(names), device=device)
+        self._counts = torch.zeros(len(names), dtype=torch.int64)
 
     def observe(self, rows: Tensor, raw: Mapping[str, Tensor]) -> Tensor:
         """Remember the raw features of ``rows`` (B,) and return them standardised (B, F).
@@ -45,34 +46,38 @@ class FeatureMemory:
             rows: int64 (B,).
             raw: (B,) by name; a name left out keeps what is remembered.
         """
-        dtype = self.raw_NF.dtype
+        dtype, is_whole = self.raw_NF.dtype, len(raw) == len(self.names)
         columns = [
             raw[name].to(dtype) if name in raw else self.raw_NF[rows, index] for index, name in enumerate(self.names)
         ]
         raw_BF = torch.stack(columns, dim=1)
-        self.raw_NF[rows] = raw_BF
-        fresh = [index for index, name in enumerate(self.names) if name in raw]
-        keep = slice(None) if len(fresh) == len(self.names) else fresh
-        seen_BF = raw_BF[:, keep]
-        batch_2F = torch.stack((seen_BF.mean(0), seen_BF.square().mean(0)))
-        self._moments_2F[:, keep] = self._moments_2F[:, keep].lerp(batch_2F, 1.0 - _DECAY)
-        self._mass_F[keep] = self._mass_F[keep].lerp(torch.ones_like(self._mass_F[keep]), 1.0 - _DECAY)
-        return self._standardise(raw_BF)
+        self.raw_NF.index_copy_(0, rows, raw_BF)
+        if is_whole:
+            self._moments_2F.lerp_(torch.stack((raw_BF, raw_BF.square())).mean(1), 1.0 - _DECAY)
+            self._counts += 1
+        elif raw:
+            fresh = [index for index, name in enumerate(self.names) if name in raw]
+            seen_BF = raw_BF[:, fresh]
+            batch_2F = torch.stack((seen_BF, seen_BF.square())).mean(1)
+            self._moments_2F[:, fresh] = self._moments_2F[:, fresh].lerp(batch_2F, 1.0 - _DECAY)
+            self._counts[fresh] += 1
+        return self._standardise(raw_BF, is_whole=is_whole)
 
     def recall(self) -> Tensor:
         """Return the last features of every example, standardised (N, F)."""
         return self._standardise(self.raw_NF)
 
-    def _standardise(self, raw: Tensor) -> Tensor:
-        moments_2F = self._moments_2F / self._mass_F.clamp_min(1e-12)
-        mean_F, square_F = moments_2F[0], moments_2F[1]
-        deviation_F = (square_F - mean_F.square()).clamp_min(0.0).sqrt()
-        standard: Tensor = (raw - mean_F) / deviation_F.clamp_min(1e-6)
-        return standard.clamp(-_LIMIT, _LIMIT).nan_to_num(0.0)
+    def _standardise(self, raw: Tensor, *, is_whole: bool = False) -> Tensor:
+        """Return the raw features free of scale; ``is_whole`` promises that none is missing."""
+        mass_F = (1.0 - _DECAY**self._counts).clamp_min(1e-12).to(raw.device, raw.dtype, non_blocking=True)
+        mean_F, square_F = (self._moments_2F / mass_F).unbind()
+        deviation_F = (square_F - mean_F.square()).clamp_min(_LEAST_VARIANCE).sqrt()
+        standard: Tensor = ((raw - mean_F) / deviation_F).clamp(-_LIMIT, _LIMIT)
+        return standard if is_whole else standard.nan_to_num(0.0)
 
     def export(self) -> dict[str, Tensor]:
         """Return the memory itself by name: what a checkpoint copies from and restores into."""
-        return {"raw": self.raw_NF, "moments": self._moments_2F, "mass": self._mass_F}
+        return {"raw": self.raw_NF, "moments": self._moments_2F, "counts": self._counts}
 
 
 def compute_margins(logits: Tensor, labels: Tensor) -> Tensor:

@@ -36,6 +36,12 @@ class AbstractLearned(nn.Module, ABC):
         """Return the loss terms that the coefficients multiply, (B,) or (B, K); the given label's by default."""
         return given_label_losses(outputs, batch)
 
+    @property
+    def weighs_given_labels(self) -> bool:
+        """True where the terms are the cross-entropies of the given labels under the network's own class scores."""
+        kind = type(self)
+        return kind.losses is AbstractLearned.losses and kind.logits is AbstractLearned.logits
+
     def logits(self, outputs: Any) -> Tensor:
         """Return the class scores (B, C) that the evidence is computed from; the outputs themselves by default."""
         scores: Tensor = outputs

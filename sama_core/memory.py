@@ -54,29 +54,34 @@ class ExampleMemory:
         self.probabilities = RunningProbabilities(len(labels), num_classes, device)
 
     @torch.no_grad()
-    def observe(self, batch: Batch, logits: Tensor, *, refresh: bool) -> Evidence:
+    def observe(self, batch: Batch, logits: Tensor, losses: Tensor | None = None, *, refresh: bool) -> Evidence:
         """Remember what the base pass showed of a batch and return the evidence on it, all processes' parts joined.
 
         Args:
             batch: this process's part.
             logits: (B, C) of the base pass.
+            losses: (B,) cross-entropy of the given labels, where it is known already.
             refresh: measure the disagreement with the moving average too.
         """
         logits_BC = widen(logits.detach())
         shares_BC = logits_BC.softmax(1)
-        raw = self._measure(batch, logits_BC, shares_BC, refresh=refresh)
-        parts = [batch.rows, shares_BC, *raw.values()]
-        rows, shares, *columns = self._exchange.gather(parts, batch.num_together)
+        raw = self._measure(batch, logits_BC, shares_BC, losses, refresh=refresh)
+        parts = [batch.rows, batch.labels, shares_BC, *raw.values()]
+        rows, labels, shares, *columns = self._exchange.gather(parts, batch.num_together)
         features = self.features.observe(rows, dict(zip(raw, columns, strict=True)))
         self.probabilities.add(rows, shares)
-        return Evidence(rows, self.labels_N[rows], features, shares)
+        return Evidence(rows, labels, features, shares)
 
-    def _measure(self, batch: Batch, logits: Tensor, shares: Tensor, *, refresh: bool) -> dict[str, Tensor]:
+    def _measure(
+        self, batch: Batch, logits: Tensor, shares: Tensor, losses: Tensor | None, *, refresh: bool
+    ) -> dict[str, Tensor]:
         """Return the raw features (B,) by name, those measured at this step."""
         raw: dict[str, Tensor] = {}
         names = self.features.names
         if "loss" in names:
-            raw["loss"] = cross_entropy(logits, batch.labels, reduction="none").log1p()
+            if losses is None:
+                losses = cross_entropy(logits, batch.labels, reduction="none")
+            raw["loss"] = losses.log1p()
         if "margin" in names:
             raw["margin"] = compute_margins(logits, batch.labels).asinh()
         if self.average is not None and refresh:

@@ -2,9 +2,8 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from zlib import crc32
+from hashlib import blake2b
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -26,8 +25,8 @@ def derive_seed(seed: int, purpose: str, counter: int = 0) -> int:
         >>> derive_seed(0, "batches", 1) == derive_seed(0, "meta-batches", 1)
         False
     """
-    words = np.random.SeedSequence([seed, crc32(purpose.encode()), counter]).generate_state(2, np.uint32)
-    return (int(words[0]) << 31) ^ int(words[1])
+    digest = blake2b(f"{seed}/{purpose}/{counter}".encode(), digest_size=8).digest()
+    return int.from_bytes(digest, "big") >> 1
 
 
 def make_generator(seed: int, purpose: str, counter: int = 0) -> torch.Generator:

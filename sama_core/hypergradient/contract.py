@@ -12,6 +12,7 @@ from torch.optim import Optimizer
 
 from sama_core.adaptation.clipping import Clipping
 from sama_core.adaptation.contract import OptimizerSnapshot
+from sama_core.adaptation.portion import own_memory
 from sama_core.batch import Batch
 from sama_core.evidence import Evidence
 from sama_core.problem import BilevelProblem
@@ -131,7 +132,7 @@ def differentiate_meta(problem: BilevelProblem, params: Sequence[Tensor], meta: 
         meta_loss = problem.evaluate_meta(problem.params, clone_buffers(problem.network), meta) * meta.share
         joint = meta_loss.detach().clone()
         gradient = problem.exchange.differentiate([meta_loss], params, along=[joint])
-    return joint, gradient
+    return joint, own_memory(gradient)
 
 
 def pull_back(problem: BilevelProblem, pieces: Sequence[Piece], derivatives: Sequence[Tensor]) -> Vector:

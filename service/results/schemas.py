@@ -74,6 +74,24 @@ class SelectionSummary(_Schema):
     threshold: float | None = Field(description="score of the last kept row; None where the rule is not a cut by score")
 
 
+class ComparisonSummary(_Schema):
+    """A hypergradient estimate of one batch beside automatic differentiation."""
+
+    step: int
+    cosine: float = Field(description="to the exact hypergradient through the last base step, -1..1")
+    relative_error: float = Field(description="||estimate - exact|| / ||exact|| of the same")
+    unrolled_cosine: float = Field(description="to that through all base steps since the last meta step")
+
+
+class CheckSummary(_Schema):
+    """What `method.check` found on the job's own network, in the job's number format and in float64."""
+
+    method: str
+    route: str | None
+    as_run: list[ComparisonSummary]
+    double: list[ComparisonSummary]
+
+
 class Summary(_Schema):
     """Everything a page needs to show a finished job without its rows."""
 
@@ -87,6 +105,7 @@ class Summary(_Schema):
     sources: list[GroupSummary]
     num_doubtful: int = Field(description="rows with noise_score >= 0.5 whose suggested label is another")
     evaluation: EvaluationSummary | Literal["not evaluated"]
+    hypergradient_check: CheckSummary | None = None
     notes: list[str] = Field(description="what the user should know: unlabelled rows, imputed values, overlaps")
 
 

@@ -203,5 +203,6 @@ ROWS = (
     build_isotropic_row("isotropic quadratic, second step with momentum", 0.3, 2, momentum=0.5),
     build_isotropic_row("isotropic quadratic, second step damped", 0.3, 2, momentum=0.5, dampening=0.4),
     build_isotropic_row("isotropic quadratic, second Nesterov step", 0.3, 2, momentum=0.5, nesterov=True),
+    build_sum_row((0.2, 0.3), damping=0.5),
     build_ridge_row(),
 )

@@ -132,7 +132,8 @@ def test_the_manifest_says_what_was_done(database: Database, settings: Settings,
     assert manifest["method"]["hyperparameters"]["epochs"] == 2
     assert manifest["method"]["seed"] == 5
     assert manifest["method"]["model"]["name"] == "mlp"
-    assert manifest["method"]["facts"]["route"] == "forward-mode"
+    assert manifest["method"]["facts"]["route"] == "ghost"
+    assert manifest["method"]["facts"]["route_reason"].startswith("ghost: exact, inside the base backward")
     assert manifest["meta_set"] | {"digest": ""} == {
         "kind": "split", "digest": "", "n": NUM_META, "overlap_with_train": 0, "overlap_with_test": 0,
     }  # fmt: skip
@@ -176,10 +177,40 @@ def test_pruning_keeps_a_share_of_all_rows_and_trains_on_it_unweighted(
 
 
 @sqlite_alone
-@pytest.mark.parametrize("method", ["sama-na", "random", "loss", "aum"])
+@pytest.mark.parametrize("method", ["sama-na", "neumann", "cg", "unrolled", "random", "loss", "aum"])
 def test_every_other_method_gives_rows_too(database: Database, settings: Settings, points: Path, method: str) -> None:
     job_id = run_to_end(database, settings, make_document(points, method={"name": method}, evaluation=None))
     assert read_rows(database, job_id)["score"].null_count == 0
+
+
+@sqlite_alone
+@pytest.mark.parametrize("optimizer", ["nadam", "rmsprop"])
+def test_training_may_be_set_in_every_way(database: Database, settings: Settings, points: Path, optimizer: str) -> None:
+    training = {
+        "epochs": 2, "batch_size": 20, "optimizer": optimizer, "precision": "bfloat16", "clip_norm": 0.5, "accumulate": 2,
+    }  # fmt: skip
+    method = {"name": "sama", "unroll_steps": 2, "every_step": True, "nudge": 0.01}
+    document = make_document(points, training=training, method=method)
+    job_id = run_to_end(database, settings, document)
+    assert read_rows(database, job_id)["score"].null_count == 0
+    used = read_result(database, job_id)[0].manifest["method"]["hyperparameters"]
+    assert {name: used[name] for name in training} == training
+    assert (used["every_step"], used["nudge"]) == (True, 0.01)
+
+
+@sqlite_alone
+def test_a_check_of_the_hypergradients_stands_in_the_summary(
+    database: Database, settings: Settings, points: Path
+) -> None:
+    method = {"name": "sama", "check": True, "warmup_steps": 2}
+    job_id = run_to_end(database, settings, make_document(points, method=method, evaluation=None))
+    result = read_result(database, job_id)[0]
+    check = Summary.model_validate(result.summary).hypergradient_check
+    assert check is not None
+    assert (check.method, check.route, len(check.as_run)) == ("sama", "ghost", 3)
+    assert all(found.relative_error < 1e-10 for found in check.double)
+    assert any(note.startswith("Hypergradients of 3 batches beside") for note in result.summary["notes"])
+    assert result.manifest["method"]["facts"]["hypergradient_check"]["route"] == "ghost"
 
 
 @sqlite_alone
@@ -270,7 +301,7 @@ def test_each_phase_is_entered_once_and_told(database: Database, settings: Setti
     ]  # fmt: skip
     told = {event.kind: event.message for event in events}
     assert told["model"] == "model mlp: the examples are rows of numbers and categories"
-    assert told["route"].startswith("directional derivatives by forward-mode")
+    assert told["route"].startswith("directional derivatives by ghost: exact")
     assert told["selection"].startswith("selection rule top: 100% is kept")
 
 

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.metadata import version
 
@@ -10,9 +11,12 @@ import torch
 from numpy.typing import NDArray
 
 from sama_core import AbstractExamples, CurationOptions
+from service.jobs.document import parse_document
 from service.jobs.state import Phase
+from service.settings import Settings
 from service.storage.roles import DatasetTables, RoleTable, read_dataset
 from worker.context import AttemptContext
+from worker.data.arrays import ArrayFolder
 from worker.data.examples import AbstractEncoder, Part
 from worker.models.choice import ModelChoice, choose_model
 from worker.models.defaults import resolve_options
@@ -34,6 +38,7 @@ class JobData:
         test: labelled test examples, or None where nothing is evaluated.
         choice: the model and why.
         options: every hyperparameter.
+        method_name: the curation method.
         builder: makes the network for a seed.
         notes: what the user should know of the data and its encoding.
         fingerprint: names all that a checkpoint depends on.
@@ -46,9 +51,29 @@ class JobData:
     test: AbstractExamples | None
     choice: ModelChoice
     options: CurationOptions
+    method_name: str
     builder: NetworkBuilder
     notes: list[str]
     fingerprint: str
+
+
+@dataclass(frozen=True)
+class DataRequest:
+    """All that the data of a job depend on: every process that is given the same reads the same.
+
+    Attributes:
+        text: the document as the job's row has it.
+        settings: limits, and where data may lie.
+        device: where it will be trained on.
+        folder: for encoded data.
+        check: called now and then; may raise, which ends the reading.
+    """
+
+    text: str
+    settings: Settings
+    device: torch.device
+    folder: ArrayFolder
+    check: Callable[[], None]
 
 
 def read_data(context: AttemptContext, notes: list[str]) -> JobData:
@@ -58,37 +83,52 @@ def read_data(context: AttemptContext, notes: list[str]) -> JobData:
         DataError: the data has changed since it was validated, or cannot be read.
         ServiceError: `bad_model`; the folder of a pretrained model cannot be used.
     """
-    progress, document = context.progress, context.document
+    progress = context.progress
     progress.enter_phase(Phase.READING, "reading and encoding the data")
-    tables = read_dataset(document, context.settings, context.folder.path, on_rows=lambda _count: context.stop.check())
+    request = DataRequest(context.claim.document, context.settings, context.device, context.folder, context.stop.check)
+    return load_data(
+        request, notes, lambda choice: progress.add_event("model", f"model {choice.name}: {choice.because}")
+    )
+
+
+def load_data(request: DataRequest, notes: list[str], on_choice: Callable[[ModelChoice], None]) -> JobData:
+    """Read and encode the data that a request names; `on_choice` hears of the model before the long part begins.
+
+    Raises:
+        DataError: the data has changed since it was validated, or cannot be read.
+        ServiceError: `bad_model`; the folder of a pretrained model cannot be used.
+    """
+    document, folder = parse_document(json.loads(request.text)), request.folder
+    tables = read_dataset(document, request.settings, folder.path, on_rows=lambda _count: request.check())
     labelled = np.flatnonzero(tables.train.labels >= 0)
-    choice = choose_model(document, len(labelled), context.device)
-    progress.add_event("model", f"model {choice.name}: {choice.because}")
+    choice = choose_model(document, len(labelled), request.device)
+    on_choice(choice)
     part = _select_labelled("train", tables.train)
-    plan = plan_model(choice.name, tables.kind, part, context.settings)
+    plan = plan_model(choice.name, tables.kind, part, request.settings)
     num_classes = tables.label_map.num_classes
     has_meta = tables.meta is not None and document.meta is not None
     options = resolve_options(document, choice.name, len(labelled), judges_itself=not has_meta)
     return JobData(
         tables=tables,
         labelled=labelled,
-        train=plan.encoder.encode(part, num_classes, context.folder),
-        meta=_encode(context, plan.encoder, "meta", tables.meta, num_classes),
-        test=_encode(context, plan.encoder, "test", tables.test, num_classes) if document.evaluation else None,
+        train=plan.encoder.encode(part, num_classes, folder),
+        meta=_encode(folder, plan.encoder, "meta", tables.meta, num_classes),
+        test=_encode(folder, plan.encoder, "test", tables.test, num_classes) if document.evaluation else None,
         choice=choice,
         options=options,
+        method_name=document.method.name,
         builder=plan.create_builder(num_classes),
         notes=list(dict.fromkeys([*notes, *tables.notes, *plan.encoder.notes])),
-        fingerprint=_make_fingerprint(context, tables, choice, options),
+        fingerprint=_make_fingerprint(request, tables, choice, options),
     )
 
 
 def _encode(
-    context: AttemptContext, encoder: AbstractEncoder, name: str, role: RoleTable | None, num_classes: int
+    folder: ArrayFolder, encoder: AbstractEncoder, name: str, role: RoleTable | None, num_classes: int
 ) -> AbstractExamples | None:
     if role is None:
         return None
-    return encoder.encode(_select_labelled(name, role), num_classes, context.folder)
+    return encoder.encode(_select_labelled(name, role), num_classes, folder)
 
 
 def _select_labelled(name: str, role: RoleTable) -> Part:
@@ -97,17 +137,17 @@ def _select_labelled(name: str, role: RoleTable) -> Part:
 
 
 def _make_fingerprint(
-    context: AttemptContext, tables: DatasetTables, choice: ModelChoice, options: CurationOptions
+    request: DataRequest, tables: DatasetTables, choice: ModelChoice, options: CurationOptions
 ) -> str:
     roles = [role for role in (tables.train, tables.meta, tables.test) if role is not None]
     parts = {
-        "document": context.claim.document,
+        "document": request.text,
         "rows": [role.rows_digest for role in roles],
         "labels": [hashlib.sha256(role.labels.tobytes()).hexdigest() for role in roles],
         "model": choice.name,
         "options": options.to_json(),
         "code": CODE_VERSION,
         "torch": torch.__version__,
-        "device": context.device.type,
+        "device": request.device.type,
     }
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()

@@ -1,14 +1,14 @@
 """Scoring: what the training has shown becomes a decision on every labelled row, and an order of them all."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from sama_core import JSON, Decisions
+from sama_core import JSON, Decisions, check_hypergradient
 from sama_core.selection import choose_rule, order_rows
 from service.jobs.state import Phase
 from service.results.rows import count_kept
@@ -66,13 +66,24 @@ def score(
         assert saved is not None, "without a training there is a checkpoint from after it"
         decisions, last_step = _import_decisions(saved), int(saved.values["last_step"])
     else:
-        decisions = training.method.finish(training.state)
+        decisions = _add_check(context, data, training.method.finish(training.state))
         last_step = _read_integer(decisions.facts, "num_base_steps")
     outcome = _select(context, data, decisions, last_step)
     context.progress.add_event("selection", f"selection rule {outcome.rule_reason}")
     if training is not None:
         boundary.save(make_checkpoint(outcome, {}, {}, 0))
     return outcome
+
+
+def _add_check(context: AttemptContext, data: JobData, decisions: Decisions) -> Decisions:
+    """Add to the facts, where the document asks for it, how exact the method's hypergradients are on this network."""
+    method = context.document.method
+    if not method.check:
+        return decisions
+    context.progress.add_event("check", "comparing hypergradients with automatic differentiation")
+    network = data.builder.build(data.options.seed)
+    check = check_hypergradient(network, data.train, data.meta, data.options, method=method.name, device=context.device)
+    return replace(decisions, facts={**decisions.facts, "hypergradient_check": check.to_json()})
 
 
 def make_checkpoint(

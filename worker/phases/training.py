@@ -3,13 +3,17 @@
 from dataclasses import dataclass
 from typing import Any
 
+import torch
+
 from sama_core import AbstractMethod, CurationOptions, build_method
 from sama_core.bilevel import BilevelState
+from sama_core.exchange import AbstractExchange
 from service.jobs.document import BASELINES
 from service.jobs.state import Phase
 from worker.checkpoints import Checkpoint
 from worker.context import AttemptContext, StepBoundary
 from worker.phases.reading import JobData
+from worker.phases.sharing import share_training
 
 STAGE = "training"
 
@@ -38,16 +42,25 @@ def train(
         context.progress.enter_phase(Phase.TRAINING, "training was finished by an earlier attempt")
         return None
     context.progress.enter_phase(Phase.TRAINING, f"training with method {context.document.method.name}")
-    options = data.options
-    method = build_method(context.document.method.name, options)
-    state = method.init(data.builder.build(options.seed), data.train, data.meta, context.device)
-    if isinstance(state, BilevelState):
-        context.progress.add_event("route", f"directional derivatives by {state.route_reason}")
+    with share_training(context, data, saved) as exchange:
+        method, state = start_method(data, context.device, saved, exchange)
+        if isinstance(state, BilevelState):
+            context.progress.add_event("route", f"directional derivatives by {state.route_reason}")
+        if saved is not None:
+            context.progress.drop_metrics_after(saved.step)
+        _step_to_end(context, method, state, boundary)
+    return FinishedTraining(method, state)
+
+
+def start_method(
+    data: JobData, device: torch.device, saved: Checkpoint | None, exchange: AbstractExchange
+) -> tuple[AbstractMethod[Any], Any]:
+    """Return the method and its state before the step to come; the same in every process that shares the training."""
+    method = build_method(data.method_name, data.options, exchange)
+    state = method.init(data.builder.build(data.options.seed), data.train, data.meta, device)
     if saved is not None:
         method.restore(state, saved.tensors, saved.values)
-        context.progress.drop_metrics_after(saved.step)
-    _step_to_end(context, method, state, boundary)
-    return FinishedTraining(method, state)
+    return method, state
 
 
 def _step_to_end(context: AttemptContext, method: AbstractMethod[Any], state: Any, boundary: StepBoundary) -> None:

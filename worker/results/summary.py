@@ -3,9 +3,10 @@
 import numpy as np
 from numpy.typing import NDArray
 
+from sama_core import Decisions
 from service.jobs.document import JobDocument
 from service.results.rows import DOUBTFUL_NOISE_SCORE
-from service.results.schemas import EvaluationSummary, Histogram, SelectionSummary, Summary
+from service.results.schemas import CheckSummary, EvaluationSummary, Histogram, SelectionSummary, Summary
 from worker.phases.reading import JobData
 from worker.phases.scoring import Outcome
 from worker.results.groups import MAX_SOURCES, GroupCounts
@@ -33,6 +34,9 @@ def build_summary(
         notes.append(f"Of {sources.num_groups:,} sources the {MAX_SOURCES:,} largest are listed.")
     if evaluation is not None and data.meta is not None:
         notes.append("The evaluation trains on curated rows alone; no arm sees the meta set as such.")
+    check = _read_check(decisions)
+    if check is not None:
+        notes.append(_describe_check(check))
     return Summary(
         num_rows=num_rows,
         num_labelled=num_labelled,
@@ -44,7 +48,23 @@ def build_summary(
         sources=sources.summarise_sources(),
         num_doubtful=int(doubtful.sum()),
         evaluation=evaluation if evaluation is not None else "not evaluated",
+        hypergradient_check=check,
         notes=notes,
+    )
+
+
+def _read_check(decisions: Decisions) -> CheckSummary | None:
+    found = decisions.facts.get("hypergradient_check")
+    return None if found is None else CheckSummary.model_validate(found)
+
+
+def _describe_check(check: CheckSummary) -> str:
+    """Return what the check found, in a sentence."""
+    lowest = min(found.cosine for found in check.as_run)
+    error = max(found.relative_error for found in check.double)
+    return (
+        f"Hypergradients of {len(check.as_run)} batches beside automatic differentiation: cosine {lowest:.6f} or more "
+        f"as run, relative error {error:.1e} or less in float64."
     )
 
 
