@@ -55,6 +55,16 @@ def choose_device(settings: Settings) -> torch.device:
     return torch.device("cpu")
 
 
+def count_devices(device: torch.device) -> int:
+    """Return how many devices of this kind the process may use: GPUs, or cores of the CPU."""
+    return torch.cuda.device_count() if device.type == "cuda" else len(os.sched_getaffinity(0))
+
+
+def select_device(device: torch.device, rank: int) -> torch.device:
+    """Return the device of one of several processes: a GPU each; the CPU is shared."""
+    return torch.device("cuda", rank) if device.type == "cuda" else device
+
+
 def describe_device(device: torch.device) -> str:
     """Return the device in words for the manifest: the kind that equal bits can be expected of."""
     if device.type == "cuda":

@@ -16,6 +16,12 @@ WORKER_LOST = Failure(
     "The job goes on from its last checkpoint while attempts are left; look for the reason in the worker's log.",
     retryable=True,
 )
+RANK_LOST = Failure(
+    "worker_lost",
+    "One of the processes that shared the job's training ended without a word or stopped answering.",
+    "The job goes on from its last checkpoint while attempts are left; look for the reason in the worker's log.",
+    retryable=True,
+)
 TIME_LIMIT = Failure(
     "time_limit",
     "The job used up its time limit.",
@@ -70,6 +76,11 @@ def _of_data(error: BaseException) -> Failure:
     return Failure(code, error.message, error.hint or _DATA_HINT)
 
 
+def _of_rank(error: BaseException) -> Failure:
+    failure = getattr(error, "failure", None)
+    return failure if isinstance(failure, Failure) else RANK_LOST
+
+
 def _of_core(error: BaseException) -> Failure:
     return Failure("invalid_document", f"{error}.".replace("..", "."), _DOCUMENT_HINT)
 
@@ -111,6 +122,8 @@ _TABLE: Mapping[str, Callable[[BaseException], Failure | None]] = {
     "sqlalchemy.exc.OperationalError": _of_database,
     "sqlalchemy.exc.InterfaceError": _of_database,
     "sqlalchemy.exc.TimeoutError": _of_database,
+    "worker.rank_group.RankError": _of_rank,
+    "sama_core.errors.ExchangeError": lambda _error: RANK_LOST,
     "service.storage.faults.DataError": _of_data,
     "service.errors.ServiceError": _of_service,
     "sama_core.errors.NonFiniteError": _of_non_finite,
