@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.optim import Adam
 
 from sama_core.adaptation.registry import find_adaptation
+from sama_core.allocation import keep_freed_memory
 from sama_core.base_level import BaseLevel
 from sama_core.batch import Batch, fetch_batch
 from sama_core.batches import AbstractMetaPlan, OtherRowsPlan, TrustedRowsPlan
@@ -114,6 +115,7 @@ class BilevelSolver:
             OptionsError: the method and the options do not go together.
         """
         options, num_examples = self.options, len(train)
+        keep_freed_memory()
         check_examples(train, "train")
         if meta is not None:
             check_meta(train, meta)
@@ -230,16 +232,18 @@ class BilevelSolver:
                 terms = learned.losses(outputs, part)
                 logits = learned.logits(outputs)
                 base.check_classes(logits, part)
-                known = terms.detach() if learned.weighs_given_labels else None
-                evidence = state.memory.observe(part, logits, known, refresh=is_due)
-                with torch.no_grad():
-                    coefficients = problem.weigh(evidence)
+                plain = terms.detach() if learned.weighs_given_labels else None
+                evidence = state.memory.observe(part, logits, plain, refresh=is_due)
+                with torch.set_grad_enabled(is_due):
+                    graph = problem.weigh(evidence)
+                coefficients = graph.detach()
                 loss = mean_loss(self.exchange.shard(coefficients), terms) * part.share
                 base.descent.add(loss, is_last=part is batches[-1])
             if recording is not None:
                 recording.scale = base.descent.loss_scale
             num_examples = part.num_joint or len(part.labels)
-            pieces.append(Piece(part, evidence, terms.detach(), buffers, num_examples, recording))
+            known = graph if is_due else None
+            pieces.append(Piece(part, evidence, terms.detach(), buffers, num_examples, recording, known))
             losses.append(loss.detach())
             weights.append(coefficients if coefficients.dim() == 1 else coefficients.sum(1))
         joint = losses[0] if len(losses) == 1 else torch.stack(losses).sum()

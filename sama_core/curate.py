@@ -32,9 +32,7 @@ _BUILDERS: dict[str, Callable[[CurationOptions], AbstractMethod[Any]]] = {
 METHOD_NAMES = tuple(_BUILDERS)
 
 
-def build_method(
-    name: str, options: CurationOptions, exchange: AbstractExchange | None = None
-) -> AbstractMethod[Any]:
+def build_method(name: str, options: CurationOptions, exchange: AbstractExchange | None = None) -> AbstractMethod[Any]:
     """Return the curation method of this name.
 
     Args:

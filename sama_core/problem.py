@@ -3,7 +3,7 @@
 Shape suffixes: B examples of a batch, K loss terms of an example.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -59,6 +59,7 @@ class BilevelProblem:
         self.exchange = exchange or Alone()
         self.params = {name: p for name, p in network.named_parameters() if p.requires_grad}
         self.names = {id(p): name for name, p in self.params.items()}
+        self._modules = list(network.modules())
         self._learned_dtype = next(learned.parameters()).dtype
         if not self.params:
             raise NetworkError("network: no trainable parameter; wanted at least one that requires a gradient")
@@ -67,6 +68,8 @@ class BilevelProblem:
         """Return the network's outputs under the given parameters and buffers, with the batch's own seed."""
         seed_device(batch.seed, self.device)
         with self.precision.autocast():
+            if params is self.params and not buffers:
+                return self.network(batch.inputs)
             return functional_call(self.network, {**params, **buffers}, (batch.inputs,))
 
     def evaluate(self, params: Mapping[str, Tensor], buffers: Mapping[str, Tensor], batch: Batch) -> Tensor:
@@ -75,7 +78,7 @@ class BilevelProblem:
 
     def evaluate_meta(self, params: Mapping[str, Tensor], buffers: Mapping[str, Tensor], batch: Batch) -> Tensor:
         """Return the meta loss, a scalar: without dropout, and with the batch's own statistics in BatchNorm."""
-        with judging_mode(self.network):
+        with judging_mode(self._modules):
             outputs = self.call(params, buffers, batch)
         return self.meta_loss(outputs, batch)
 
@@ -93,21 +96,21 @@ class BilevelProblem:
 
 
 @contextmanager
-def judging_mode(network: nn.Module) -> Iterator[None]:
-    """Put a training network into the mode in which the meta loss judges it; its own modes come back at the end.
+def judging_mode(modules: Sequence[nn.Module]) -> Iterator[None]:
+    """Put the modules of a training network into the mode in which the meta loss judges it, and back at the end.
 
     Everything random is off, as when the network will be used, but BatchNorm keeps to the statistics of the batch: its
     running averages lag behind the weights early in training.
 
     Example:
         >>> network = nn.Sequential(nn.BatchNorm1d(2), nn.Dropout())
-        >>> with judging_mode(network):
+        >>> with judging_mode(list(network.modules())):
         ...     print([part.training for part in network])
         [True, False]
         >>> [part.training for part in network]
         [True, True]
     """
-    changed = [part for part in network.modules() if part.training and not isinstance(part, _BatchNorm)]
+    changed = [part for part in modules if part.training and not isinstance(part, _BatchNorm)]
     for part in changed:
         part.training = False
     try:

@@ -40,6 +40,7 @@ class Piece:
         buffers: the network's buffers before the forward pass, by name.
         num_examples: examples of the whole base step, over which its loss is averaged.
         recording: what the route asked to keep of the pass; None for most.
+        coefficients: of all processes, with their graph to lambda, where the pass has kept it.
     """
 
     batch: Batch
@@ -48,6 +49,7 @@ class Piece:
     buffers: Mapping[str, Tensor]
     num_examples: int
     recording: AbstractRecording | None = None
+    coefficients: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -157,7 +159,8 @@ def pull_back(problem: BilevelProblem, pieces: Sequence[Piece], derivatives: Seq
     coefficients, outgoing = [], []
     with torch.enable_grad():
         for piece, derivative in zip(pieces, derivatives, strict=True):
-            weights = problem.exchange.shard(problem.weigh(piece.evidence))
+            joint = problem.weigh(piece.evidence) if piece.coefficients is None else piece.coefficients
+            weights = problem.exchange.shard(joint)
             coefficients.append(weights)
             outgoing.append((-derivative / piece.num_examples).to(weights.dtype))
         learned = list(problem.learned.parameters())

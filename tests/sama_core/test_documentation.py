@@ -16,7 +16,7 @@ MODULES = sorted(info.name for info in pkgutil.walk_packages(sama_core.__path__,
 
 FLOORS = (
     {"errors"},
-    {"types", "precision"},
+    {"types", "precision", "allocation"},
     {"tensors", "randomness", "options", "checkpoint", "evidence", "buckets"},
     {"batch", "batches", "moving_average", "origin", "probabilities", "features", "datasets", "sampler", "exchange"},
     {"losses", "optimizers", "distributed"},
