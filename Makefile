@@ -34,7 +34,7 @@ format: $(VENV)/.installed-dev ## Format the code and mend what the linter can
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-bench: $(VENV)/.installed ## Measure this machine: time and memory of a curation beside plain training
+bench: $(VENV)/.installed-dev ## Measure this machine: the engine beside plain training and beside BETTY=/path/to/betty; storage
 	$(BIN)/python -m benchmarks
 
 serve: $(VENV)/.installed ## API, dashboard and one worker at http://127.0.0.1:8000, on SQLite under ./sama-data

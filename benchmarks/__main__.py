@@ -1,13 +1,14 @@
-"""`python -m benchmarks`: every section, or those named; tables on the terminal and in `benchmarks/results/`."""
+"""`python -m benchmarks`: every section, or those named; tables on the terminal and in `benchmarks/results/`.
+
+Further arguments go to the one section named: `python -m benchmarks engine --quick`.
+"""
 
 import argparse
 import sys
 from pathlib import Path
 
-import torch
-
-from benchmarks import engine, storage
-from benchmarks.machine import describe_machine
+from benchmarks import storage
+from benchmarks.engine import run as engine
 
 SECTIONS = {"engine": engine.run, "storage": storage.run}
 RESULTS = Path(__file__).parent / "results"
@@ -15,19 +16,16 @@ RESULTS = Path(__file__).parent / "results"
 
 def main() -> int:
     """Run the sections."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__, add_help=len(sys.argv) < 3)
     parser.add_argument("section", nargs="*", help=f"of {', '.join(SECTIONS)} (default: all)")
-    parser.add_argument("--threads", type=int, default=torch.get_num_threads(), help="torch threads")
-    arguments = parser.parse_args()
-    unknown = set(arguments.section) - set(SECTIONS)
+    given, rest = parser.parse_known_args()
+    unknown = set(given.section) - set(SECTIONS)
     if unknown:
         parser.error(f"unknown section {', '.join(sorted(unknown))}; there are {', '.join(SECTIONS)}")
-    torch.set_num_threads(arguments.threads)
-    RESULTS.mkdir(exist_ok=True)
-    for name in arguments.section or SECTIONS:
-        text = f"## {name}\n\n{describe_machine()}\n\n{SECTIONS[name]()}\n"
-        print(text, flush=True)
-        (RESULTS / f"{name}.md").write_text(text)
+    if rest and len(given.section) != 1:
+        parser.error(f"{' '.join(rest)}: wanted the one section that this is for")
+    for name in given.section or SECTIONS:
+        print(f"## {name}\n\n{SECTIONS[name](rest, RESULTS)}\n", flush=True)
     return 0
 
 

@@ -1,12 +1,15 @@
 """Section "storage": a million rows of results, written as chunks and exported, on SQLite."""
 
+import argparse
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 
+from benchmarks.machine import describe_machine
 from benchmarks.tables import format_table
 from service.results.rows import CHUNK_ROWS, apply_num_kept, decode_chunk, encode_chunk, rows_schema
 
@@ -35,8 +38,17 @@ def make_batch(start: int, num_rows: int) -> pa.RecordBatch:
     return pa.RecordBatch.from_pydict({name: columns[name] for name in schema.names}, schema=schema)
 
 
-def run() -> str:
-    """Measure encoding, decoding and deciding, and return the table."""
+def run(arguments: Sequence[str] = (), out: Path | None = None) -> str:
+    """Measure encoding, decoding and deciding, and return the table; it goes to ``out`` where that is given."""
+    argparse.ArgumentParser(prog="python -m benchmarks storage").parse_args(arguments)
+    text = f"{describe_machine()}\n\n{_measure()}"
+    if out is not None:
+        out.mkdir(exist_ok=True)
+        (out / "storage.md").write_text(f"## storage\n\n{text}\n")
+    return text
+
+
+def _measure() -> str:
     batches = [make_batch(start, min(CHUNK_ROWS, NUM_ROWS - start)) for start in range(0, NUM_ROWS, CHUNK_ROWS)]
     timings: list[tuple[str, float, str]] = []
     start = time.perf_counter()
