@@ -41,15 +41,15 @@ class AdadeltaAdaptation(AbstractDiagonalAdaptation):
 
     def scale(self, portion: Portion) -> None:
         """Multiply the portion's vector by D in place."""
-        constants = portion.constants
-        width = list(torch._foreach_add(portion.states["square_avg"], constants["epsilon"]))
+        constants, compute = portion.constants, portion.scratch.compute
+        width = compute("add", portion.states["square_avg"], constants["epsilon"])
         torch._foreach_clamp_min_(width, torch.finfo(width[0].dtype).tiny)
-        bent = list(torch._foreach_mul(portion.gradients, portion.gradients))
+        bent = compute("mul", portion.gradients, portion.gradients)
         torch._foreach_div_(bent, width)
         torch._foreach_mul_(bent, constants["rest"])
 
-        before = list(torch._foreach_add(portion.states["acc_delta"], constants["returned"]))
-        torch._foreach_div_(before, torch._foreach_add(bent, constants["rho"]))
+        before = compute("add", portion.states["acc_delta"], constants["returned"])
+        torch._foreach_div_(before, compute("add", bent, constants["rho"]))
         torch._foreach_div_(before, width)
         torch._foreach_sqrt_(before)
         torch._foreach_mul_(before, constants["rate"])

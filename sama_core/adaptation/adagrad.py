@@ -3,8 +3,6 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import torch
-
 from sama_core.adaptation.diagonal import AbstractDiagonalAdaptation
 from sama_core.adaptation.portion import Portion
 from sama_core.adaptation.quotient import describe_quotient, scale_by_quotient
@@ -30,5 +28,6 @@ class AdagradAdaptation(AbstractDiagonalAdaptation):
 
     def scale(self, portion: Portion) -> None:
         """Multiply the portion's vector by D in place."""
-        product = torch._foreach_mul(portion.gradients, portion.gradients)
-        scale_by_quotient(portion, list(torch._foreach_sqrt(portion.states["sum"])), list(product))
+        compute = portion.scratch.compute
+        product = compute("mul", portion.gradients, portion.gradients)
+        scale_by_quotient(portion, compute("sqrt", portion.states["sum"]), product)

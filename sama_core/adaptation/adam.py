@@ -39,16 +39,16 @@ class AdamAdaptation(AbstractDiagonalAdaptation):
 
     def scale(self, portion: Portion) -> None:
         """Multiply the portion's vector by D in place."""
-        states = portion.states
+        states, compute = portion.states, portion.scratch.compute
         largest = states.get("max_exp_avg_sq")
-        product = list(torch._foreach_mul(states["exp_avg"], portion.gradients))
+        product = compute("mul", states["exp_avg"], portion.gradients)
         if largest is not None:
-            gate = list(torch._foreach_sub(states["exp_avg_sq"], largest))
+            gate = compute("sub", states["exp_avg_sq"], largest)
             torch._foreach_sign_(gate)
             torch._foreach_add_(gate, 1.0)
             torch._foreach_mul_(product, gate)
-        root = torch._foreach_sqrt(states["exp_avg_sq"] if largest is None else largest)
-        scale_by_quotient(portion, list(root), product)
+        root = compute("sqrt", states["exp_avg_sq"] if largest is None else largest)
+        scale_by_quotient(portion, root, product)
 
     def momentum(self, settings: Mapping[str, Any]) -> float:
         """Return beta1."""

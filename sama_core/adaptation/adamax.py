@@ -8,6 +8,7 @@ import torch
 from sama_core.adaptation.diagonal import AbstractDiagonalAdaptation
 from sama_core.adaptation.portion import Portion
 from sama_core.adaptation.scalars import Scalar, read_scalar, stack_scalars
+from sama_core.tensors import Vector
 
 _ROUNDING = 8.0
 
@@ -32,10 +33,11 @@ class AdamaxAdaptation(AbstractDiagonalAdaptation):
 
     def scale(self, portion: Portion) -> None:
         """Multiply the portion's vector by D in place."""
-        norms = list(torch._foreach_clamp_min(portion.states["exp_inf"], torch.finfo(portion.vector[0].dtype).tiny))
+        compute, smallest = portion.scratch.compute, torch.finfo(portion.vector[0].dtype).tiny
+        norms = compute("clamp_min", portion.states["exp_inf"], [smallest] * len(portion.vector))
         gate = self._find_gate(portion, norms)
-        signs = list(torch._foreach_sign(portion.gradients))
-        active = torch._foreach_mul(signs, signs)
+        signs = compute("sign", portion.gradients)
+        active = compute("mul", signs, signs)
         torch._foreach_sub_(active, 1.0)
         torch._foreach_mul_(active, gate)
         torch._foreach_add_(active, 1.0)
@@ -50,9 +52,9 @@ class AdamaxAdaptation(AbstractDiagonalAdaptation):
         torch._foreach_mul_(signs, portion.constants["scale"])
         torch._foreach_mul_(portion.vector, signs)
 
-    def _find_gate(self, portion: Portion, norms: list[torch.Tensor]) -> list[torch.Tensor]:
+    def _find_gate(self, portion: Portion, norms: Vector) -> Vector:
         """Return 1 where the norm is |g| + eps up to rounding, else 0."""
-        gate = list(torch._foreach_abs(portion.gradients))
+        gate = portion.scratch.compute("abs", portion.gradients)
         torch._foreach_add_(gate, portion.constants["epsilon"])
         torch._foreach_sub_(gate, norms, alpha=1.0 - _ROUNDING * torch.finfo(norms[0].dtype).eps)
         torch._foreach_sign_(gate)

@@ -8,8 +8,9 @@ import torch
 from torch.optim import Optimizer
 
 from sama_core.adaptation.contract import AbstractAdaptation, GroupView
-from sama_core.adaptation.portion import Portion, own_memory, split_columns
+from sama_core.adaptation.portion import Portion, limit_elements, own_memory, split_columns
 from sama_core.adaptation.scalars import Scalar, spread_scalars
+from sama_core.adaptation.scratch import Scratch
 from sama_core.tensors import Vector
 
 
@@ -32,16 +33,19 @@ class AbstractDiagonalAdaptation(AbstractAdaptation):
         constants = {
             name: spread_scalars(value, count) for name, value in self.find_constants(settings, view.states).items()
         }
+        scratch = Scratch(limit_elements(owned[0]))
         for owners, pieces in split_columns(columns):
+            scratch.restart()
             gradients = pieces[1]
             if is_coupled:
-                gradients = list(torch._foreach_add(gradients, pieces[-1], alpha=float(settings["weight_decay"])))
+                gradients = scratch.compute("add", gradients, pieces[-1], alpha=float(settings["weight_decay"]))
             self.scale(
                 Portion(
                     vector=pieces[0],
                     gradients=gradients,
                     states=dict(zip(names, pieces[2:], strict=False)),
                     constants={name: [values[owner] for owner in owners] for name, values in constants.items()},
+                    scratch=scratch,
                 )
             )
         return owned

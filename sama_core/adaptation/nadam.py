@@ -43,10 +43,11 @@ class NadamAdaptation(AbstractDiagonalAdaptation):
 
     def scale(self, portion: Portion) -> None:
         """Multiply the portion's vector by D in place."""
-        product = list(torch._foreach_mul(portion.states["exp_avg"], portion.constants["share"]))
+        compute = portion.scratch.compute
+        product = compute("mul", portion.states["exp_avg"], portion.constants["share"])
         torch._foreach_add_(product, portion.gradients)
         torch._foreach_mul_(product, portion.gradients)
-        scale_by_quotient(portion, list(torch._foreach_sqrt(portion.states["exp_avg_sq"])), product)
+        scale_by_quotient(portion, compute("sqrt", portion.states["exp_avg_sq"]), product)
 
     def momentum(self, settings: Mapping[str, Any]) -> float:
         """Return beta1."""

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from sama_core.adaptation.scalars import Scalars
+from sama_core.adaptation.scratch import Scratch
 from sama_core.tensors import Vector
 
 _ELEMENTS_PER_THREAD = 131_072
@@ -22,12 +23,14 @@ class Portion:
         gradients: as the optimizer saw them, coupled weight decay included; not edited.
         states: the optimizer's state tensors after the step, by name; not edited.
         constants: numbers of the formula, by name.
+        scratch: where the formula computes.
     """
 
     vector: Vector
     gradients: Vector
     states: Mapping[str, Vector]
     constants: Mapping[str, Scalars]
+    scratch: Scratch
 
 
 def split_columns(columns: Sequence[Vector]) -> Iterator[tuple[list[int], list[Vector]]]:
@@ -51,7 +54,7 @@ def split_columns(columns: Sequence[Vector]) -> Iterator[tuple[list[int], list[V
     size, kind = 0, None
     for owner, row in _cut_rows(columns):
         lead = row[0]
-        if owners and ((lead.device, lead.dtype) != kind or size + lead.numel() > _limit_elements(lead)):
+        if owners and ((lead.device, lead.dtype) != kind or size + lead.numel() > limit_elements(lead)):
             yield owners, pieces
             owners, pieces, size = [], [[] for _ in columns], 0
         owners.append(owner)
@@ -64,7 +67,7 @@ def split_columns(columns: Sequence[Vector]) -> Iterator[tuple[list[int], list[V
 
 def _cut_rows(columns: Sequence[Vector]) -> Iterator[tuple[int, Sequence[Tensor]]]:
     for owner, row in enumerate(zip(*columns, strict=True)):
-        lead, limit = row[0], _limit_elements(row[0])
+        lead, limit = row[0], limit_elements(row[0])
         if lead.device.type != "cpu" or lead.numel() <= limit:
             yield owner, row
             continue
@@ -74,7 +77,13 @@ def _cut_rows(columns: Sequence[Vector]) -> Iterator[tuple[int, Sequence[Tensor]
             yield owner, cut
 
 
-def _limit_elements(tensor: Tensor) -> int:
+def limit_elements(tensor: Tensor) -> int:
+    """Return how many elements a portion of such tensors has at most, unless a single one has more.
+
+    Example:
+        >>> limit_elements(torch.zeros(1)) == 2 * limit_elements(torch.zeros(1, dtype=torch.float64))
+        True
+    """
     if tensor.device.type != "cpu":
         return _ELEMENTS_ON_DEVICE
     return _ELEMENTS_PER_THREAD * torch.get_num_threads() * 4 // tensor.element_size()

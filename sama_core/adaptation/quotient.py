@@ -40,13 +40,14 @@ def scale_by_quotient(portion: Portion, root: Vector, product: Vector) -> None:
         product: N h; consumed.
 
     Example:
+        >>> from sama_core.adaptation.scratch import Scratch
         >>> constants = {"epsilon": [1.0], "inverse": [1.0], "bend": [-1.0]}
-        >>> portion = Portion([torch.ones(1)], [torch.ones(1)], {}, constants)
+        >>> portion = Portion([torch.ones(1)], [torch.ones(1)], {}, constants, Scratch(1))
         >>> scale_by_quotient(portion, [torch.ones(1)], [torch.ones(1)])
         >>> portion.vector
         [tensor([0.2500])]
     """
-    shifted = list(torch._foreach_add(root, portion.constants["epsilon"]))
+    shifted = portion.scratch.compute("add", root, portion.constants["epsilon"])
     _add_ratio(product, root, shifted, portion.constants["bend"])
     torch._foreach_mul_(portion.vector, product)
     _multiply_above_floor(shifted, root, portion.constants["inverse"])

@@ -45,9 +45,10 @@ class RadamAdaptation(AbstractDiagonalAdaptation):
 
     def scale(self, portion: Portion) -> None:
         """Multiply the portion's vector by D in place."""
-        plain = torch._foreach_mul(portion.vector, portion.constants["plain"])
-        product = torch._foreach_mul(portion.states["exp_avg"], portion.gradients)
-        scale_by_quotient(portion, list(torch._foreach_sqrt(portion.states["exp_avg_sq"])), list(product))
+        compute = portion.scratch.compute
+        plain = compute("mul", portion.vector, portion.constants["plain"])
+        product = compute("mul", portion.states["exp_avg"], portion.gradients)
+        scale_by_quotient(portion, compute("sqrt", portion.states["exp_avg_sq"]), product)
         torch._foreach_mul_(portion.vector, portion.constants["known"])
         torch._foreach_add_(portion.vector, plain)
 

@@ -34,16 +34,17 @@ class RmspropAdaptation(AbstractDiagonalAdaptation):
     def scale(self, portion: Portion) -> None:
         """Multiply the portion's vector by D in place."""
         squares, means = portion.states["square_avg"], portion.states.get("grad_avg")
+        compute = portion.scratch.compute
         if means is None:
-            root = torch._foreach_sqrt(squares)
-            product = torch._foreach_mul(portion.gradients, portion.gradients)
+            root = compute("sqrt", squares)
+            product = compute("mul", portion.gradients, portion.gradients)
         else:
-            root = torch._foreach_addcmul(squares, means, means, value=-1.0)
+            root = compute("addcmul", squares, means, means, value=-1.0)
             torch._foreach_clamp_min_(root, 0.0)
             torch._foreach_sqrt_(root)
-            product = torch._foreach_sub(portion.gradients, means)
+            product = compute("sub", portion.gradients, means)
             torch._foreach_mul_(product, portion.gradients)
-        scale_by_quotient(portion, list(root), list(product))
+        scale_by_quotient(portion, root, product)
 
     def momentum(self, settings: Mapping[str, Any]) -> float:
         """Return the momentum."""
