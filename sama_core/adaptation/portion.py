@@ -10,7 +10,8 @@ from sama_core.adaptation.scalars import Scalars
 from sama_core.adaptation.scratch import Scratch
 from sama_core.tensors import Vector
 
-_ELEMENTS_PER_THREAD = 131_072
+_ELEMENTS_PER_THREAD = 1 << 18
+_ELEMENTS_ON_CPU = 1 << 20
 _ELEMENTS_ON_DEVICE = 1 << 25
 
 
@@ -86,7 +87,8 @@ def limit_elements(tensor: Tensor) -> int:
     """
     if tensor.device.type != "cpu":
         return _ELEMENTS_ON_DEVICE
-    return _ELEMENTS_PER_THREAD * torch.get_num_threads() * 4 // tensor.element_size()
+    elements = min(_ELEMENTS_PER_THREAD * torch.get_num_threads(), _ELEMENTS_ON_CPU)
+    return max(1, elements * 4 // tensor.element_size())
 
 
 def own_memory(vector: Vector) -> Vector:

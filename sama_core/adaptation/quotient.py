@@ -1,5 +1,7 @@
 """The derivative that most adaptive optimizers share."""
 
+from functools import cache
+
 import torch
 from torch import Tensor
 
@@ -67,15 +69,19 @@ def _add_ratio(top: Vector, base: Vector, bottom: Vector, factors: Scalars) -> N
 
 def _multiply_above_floor(left: Vector, right: Vector, factors: Scalars) -> None:
     """Put factor * left * right plus the smallest normal number into ``left``: it may then be divided by."""
-    smallest = torch.finfo(left[0].dtype).tiny
     if _is_known(left, factors):
-        floor = torch.tensor(smallest, dtype=left[0].dtype)
+        floor = _find_floor(left[0].dtype)
         for one, other, factor in zip(left, right, factors, strict=True):
             torch.addcmul(floor, one, other, value=factor, out=one)
     else:
         torch._foreach_mul_(left, right)
         torch._foreach_mul_(left, factors)
-        torch._foreach_add_(left, smallest)
+        torch._foreach_add_(left, torch.finfo(left[0].dtype).tiny)
+
+
+@cache
+def _find_floor(dtype: torch.dtype) -> Tensor:
+    return torch.tensor(torch.finfo(dtype).tiny, dtype=dtype)
 
 
 def _is_known(vector: Vector, factors: Scalars) -> bool:

@@ -30,6 +30,7 @@ class Scratch:
     def __init__(self, num_elements: int) -> None:
         self._num_elements = num_elements
         self._slots: list[Tensor] = []
+        self._views: list[tuple[list[torch.Size], Vector]] = []
         self._next = 0
 
     def restart(self) -> None:
@@ -53,14 +54,20 @@ class Scratch:
         return results
 
     def _take(self, like: Vector) -> Vector:
-        """Return memory shaped as a vector."""
-        sizes = [tensor.numel() for tensor in like]
-        size, lead = sum(sizes), like[0]
-        if self._next == len(self._slots):
-            self._slots.append(lead.new_empty(max(size, self._num_elements)))
-        slot = self._slots[self._next]
-        if slot.numel() < size or slot.dtype != lead.dtype:
-            slot = self._slots[self._next] = lead.new_empty(max(size, self._num_elements))
+        """Return memory shaped as a vector, in the next slot."""
+        number, shapes = self._next, [tensor.shape for tensor in like]
         self._next += 1
+        if number == len(self._slots):
+            self._slots.append(like[0].new_empty(0))
+            self._views.append(([], []))
+        if self._views[number][0] != shapes or self._slots[number].dtype != like[0].dtype:
+            self._views[number] = shapes, self._cut(number, like)
+        return self._views[number][1]
+
+    def _cut(self, number: int, like: Vector) -> Vector:
+        sizes = [tensor.numel() for tensor in like]
+        size, slot = sum(sizes), self._slots[number]
+        if slot.numel() < size or slot.dtype != like[0].dtype:
+            slot = self._slots[number] = like[0].new_empty(max(size, self._num_elements))
         pieces = torch.split_with_sizes(slot[:size], sizes)
         return [piece.view(tensor.shape) for piece, tensor in zip(pieces, like, strict=True)]
