@@ -70,8 +70,12 @@ class BaseLevel:
         self.rows = torch.arange(len(examples)) if rows is None else rows.to(torch.int64).cpu()
         if len(self.rows) == 0:
             raise ExamplesError("rows: none; wanted at least 1 row to train on")
-        self.network = deepcopy(network).to(device).train()
-        self.exchange.spread(list(self.network.state_dict().values()))
+        whole = deepcopy(network).to(device).train()
+        self._channels_last = any(isinstance(part, nn.Conv2d) for part in whole.modules())
+        if self._channels_last:  # convolutions are faster so, on CPUs and on tensor cores
+            whole.to(memory_format=torch.channels_last)
+        self.exchange.spread(list(whole.state_dict().values()))
+        self.network = self.exchange.place(whole)
         self.precision = Precision(options.precision, device)
         self.descent = Descent(self.network, options, self.precision, self.exchange)
         self._forward: Callable[[Inputs], Any] = _compile(self.network) if options.compile else self.network
@@ -93,7 +97,11 @@ class BaseLevel:
         pieces = self.pieces_at(step)
         parts = [self.exchange.shard(piece) for piece in pieces]
         own = parts[0] if len(parts) == 1 else torch.cat(parts)
-        return fetch_batch(self.examples, own, seed, self.device, sum(len(piece) for piece in pieces))
+        return self.fetch(self.examples, own, seed, sum(len(piece) for piece in pieces))
+
+    def fetch(self, examples: AbstractExamples, rows: Tensor, seed: int, num_joint: int) -> Batch:
+        """Return a batch as the network wants it: on its device, images in its memory format."""
+        return fetch_batch(examples, rows, seed, self.device, num_joint=num_joint, channels_last=self._channels_last)
 
     def _count_pieces(self, num_joint: int) -> int:
         return min(self.options.accumulate, num_joint // self.exchange.size)

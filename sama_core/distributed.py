@@ -12,7 +12,7 @@ Legend: B examples of a batch, B_r of them this process's own, R processes.
 
 import os
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from datetime import timedelta
 from functools import partial
 from pathlib import Path
@@ -68,7 +68,7 @@ class DistributedExchange(AbstractExchange):
                 "exchange: torch.distributed is not set up; wanted DistributedExchange.from_environment()"
             )
         self.rank, self.size, self.device = dist.get_rank(), dist.get_world_size(), device
-        self._timeout_seconds, self._owns_group = timeout_seconds, owns_group
+        self.timeout_seconds, self._owns_group = timeout_seconds, owns_group
 
     @classmethod
     def from_environment(cls, timeout_seconds: float = _TIMEOUT_SECONDS) -> Self:
@@ -138,7 +138,7 @@ class DistributedExchange(AbstractExchange):
         own = bytes_BW[0].new_zeros(longest, sum(widths))
         torch.cat(bytes_BW, dim=1, out=own[: len(parts[0])])
         all_RBW = own.new_empty(self.size, *own.shape)
-        with watch_others(self._timeout_seconds):
+        with watch_others(self.timeout_seconds):
             dist.all_gather_single(all_RBW.flatten(0, 1), own)
         joined_BW = all_RBW.flatten(0, 1)
         if num_long < self.size:
@@ -155,7 +155,7 @@ class DistributedExchange(AbstractExchange):
         """Replace each tensor by that of rank 0, in place."""
         for members in (list(plan.values()) for plan in plan_buckets(tensors)):
             flat = torch.cat([tensor.detach().reshape(-1) for tensor in members])
-            with watch_others(self._timeout_seconds):
+            with watch_others(self.timeout_seconds):
                 dist.broadcast(flat, 0)
             for tensor, part in zip(members, torch.split(flat, [tensor.numel() for tensor in members]), strict=True):
                 tensor.detach().copy_(part.view_as(tensor))
@@ -170,9 +170,12 @@ class DistributedExchange(AbstractExchange):
         for index, tensor in enumerate(tensors):
             tensor.detach().copy_(flight.view(index))
 
-    @contextmanager
-    def add_up_gradients(self, params: Sequence[Tensor]) -> Iterator[None]:
+    def add_up_gradients(self, params: Sequence[Tensor]) -> AbstractContextManager[None]:
         """Sum the gradients bucket by bucket while the backward pass inside the context runs."""
+        return self._add_up_during(params)
+
+    @contextmanager
+    def _add_up_during(self, params: Sequence[Tensor]) -> Iterator[None]:
         flight = self._begin(params)
 
         def hook(index: int, param: Tensor) -> None:
@@ -216,7 +219,7 @@ class DistributedExchange(AbstractExchange):
         return [flight.view(first + index) for index in range(len(params))]
 
     def _begin(self, tensors: Sequence[Tensor]) -> BucketFlight:
-        return BucketFlight(tensors, self._timeout_seconds)
+        return BucketFlight(tensors, self.timeout_seconds)
 
 
 @contextmanager

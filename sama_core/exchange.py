@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from sama_core.errors import ExchangeError, OptionsError
 from sama_core.tensors import Vector
@@ -32,6 +32,10 @@ class AbstractExchange(ABC):
     def shard(self, joint: Tensor) -> Tensor:
         """Return this process's part (B_r, ...) of (B, ...), in order; the parts differ in length by one at most."""
         return joint if self.size == 1 else joint.tensor_split(self.size)[self.rank]
+
+    def place(self, network: nn.Module) -> nn.Module:
+        """Return a network as this process is to hold it; it may be edited."""
+        return network
 
     def check_share(self, name: str, num_examples: int) -> None:
         """Refuse batches that leave a process without an example.

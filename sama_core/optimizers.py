@@ -42,6 +42,7 @@ def build_optimizer(network: nn.Module, options: CurationOptions) -> Optimizer:
     settings: dict[str, Any] = {"lr": options.lr, "weight_decay": options.weight_decay}
     if options.optimizer in ("sgd", "rmsprop"):
         settings["momentum"] = options.momentum
-    if options.optimizer in _FUSED and all(p.device.type == "cpu" for p in params):
+    # A divided parameter is of another type, for which few fused kernels are known.
+    if options.optimizer in _FUSED and all(type(p) is nn.Parameter and p.device.type == "cpu" for p in params):
         settings["fused"] = True
     return _BUILDERS[options.optimizer](params, **settings)
