@@ -44,7 +44,13 @@ class Batch:
 
 
 def fetch_batch(
-    examples: AbstractExamples, rows: Tensor, seed: int, device: torch.device, num_joint: int | None = None
+    examples: AbstractExamples,
+    rows: Tensor,
+    seed: int,
+    device: torch.device,
+    *,
+    num_joint: int | None = None,
+    channels_last: bool = False,
 ) -> Batch:
     """Return the batch of these rows on ``device``.
 
@@ -54,7 +60,7 @@ def fetch_batch(
         >>> fetch_batch(examples, torch.tensor([1]), 0, torch.device("cpu")).labels
         tensor([0])
     """
-    inputs = move_inputs(examples.fetch(rows), device)
+    inputs = move_inputs(examples.fetch(rows), device, channels_last=channels_last)
     labels_B = examples.labels[rows].to(device, non_blocking=True)
     return Batch(rows.to(device, non_blocking=True), inputs, labels_B, seed, num_joint, num_joint)
 

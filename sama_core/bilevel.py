@@ -16,7 +16,7 @@ from torch.optim import Adam
 from sama_core.adaptation.registry import find_adaptation
 from sama_core.allocation import keep_freed_memory
 from sama_core.base_level import BaseLevel
-from sama_core.batch import Batch, fetch_batch
+from sama_core.batch import Batch
 from sama_core.batches import AbstractMetaPlan, OtherRowsPlan, TrustedRowsPlan
 from sama_core.checkpoint import (
     add_prefix,
@@ -167,7 +167,7 @@ class BilevelSolver:
             raise OptionsError(f"method: {self.method}; wanted sama or sama-na, which more than one process can share")
         # The same trial on every process, so that all take the same route.
         rows = base.rows_at(0).tensor_split(self.exchange.size)[0]
-        batch = fetch_batch(base.examples, rows, derive_seed(self.options.seed, "trial"), base.device)
+        batch = base.fetch(base.examples, rows, derive_seed(self.options.seed, "trial"), len(rows))
         return build_hypergradient(self.method, self.options, problem, batch, memory.recall(batch.rows))
 
     def _build_learned(self, num_examples: int, base: BaseLevel) -> AbstractLearned:
@@ -257,7 +257,7 @@ class BilevelSolver:
         joint_rows = state.meta_plan.rows_at(number, base.rows_at(base.step - 1))
         rows = self.exchange.shard(joint_rows)
         seed = derive_seed(self.options.seed, "meta-forward", number)
-        meta = fetch_batch(examples, rows, seed, base.device, len(joint_rows))
+        meta = base.fetch(examples, rows, seed, len(joint_rows))
         estimate = state.hypergradient.estimate(state.problem, base.descent.optimizer, state.window, meta)
         for param, gradient in zip(state.problem.learned.parameters(), estimate.hypergradient, strict=True):
             param.grad = gradient

@@ -105,10 +105,14 @@ def restore_optimizer(optimizer: Optimizer, tensors: Mapping[str, Tensor]) -> No
         >>> optimizer.state[weight]["momentum_buffer"]
         tensor([2.])
     """
+    params = [param for group in optimizer.param_groups for param in group["params"]]
     states: dict[int, dict[str, Tensor]] = {}
     for key, tensor in tensors.items():
         index, name = key.split("/", 1)
-        states.setdefault(int(index), {})[name] = tensor.clone()
+        own = tensor.clone()
+        if own.shape == params[int(index)].shape:  # fused kernels want the parameter's own order in memory
+            own = torch.empty_like(params[int(index)], dtype=tensor.dtype).copy_(tensor)
+        states.setdefault(int(index), {})[name] = own
     optimizer.load_state_dict({"state": states, "param_groups": optimizer.state_dict()["param_groups"]})
 
 
