@@ -6,6 +6,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -52,7 +53,10 @@ class Ranks:
 
 @contextmanager
 def start_ranks(folder: Path, task: str, size: int, **settings: Any) -> Iterator[Ranks]:
-    """Start processes that run ``task`` of ``tests.sama_core.tasks``; whatever is left at the end is killed."""
+    """Start processes that run a task of ``tests.sama_core.tasks``, or of another module that the settings name.
+
+    Whatever is left at the end is killed.
+    """
     ranks = Ranks(folder, task, size, settings)
     try:
         yield ranks
@@ -65,9 +69,8 @@ def start_ranks(folder: Path, task: str, size: int, **settings: Any) -> Iterator
 
 def main(task: str, folder: str, size: str, rank: str, settings: str) -> None:
     """Run a task as one of the processes."""
-    from tests.sama_core import tasks
-
     options = json.loads(settings)
+    tasks = import_module(options.pop("module", "tests.sama_core.tasks"))
     seconds = options.pop("timeout_seconds", TIMEOUT_SECONDS)
     path = Path(folder)
     cpu = torch.device("cpu")
