@@ -149,6 +149,14 @@ def watch_others(timeout_seconds: float) -> Iterator[None]:
 
     Raises:
         ExchangeError: in the place of the backend's own error.
+
+    Example:
+        >>> with watch_others(5.0):
+        ...     raise RuntimeError("Connection closed by peer")
+        Traceback (most recent call last):
+        ...
+        sama_core.errors.ExchangeError: exchange: another process of the solve is gone or silent; wanted an answer \
+within 5 seconds
     """
     try:
         yield

@@ -56,6 +56,13 @@ class DistributedExchange(AbstractExchange):
     Raises:
         ExchangeError: the process group is not set up; ``from_environment`` does that.
 
+    Example:
+        >>> from tempfile import TemporaryDirectory
+        >>> with TemporaryDirectory() as folder:  # one process; torchrun starts more: from_environment
+        ...     with DistributedExchange.from_file(Path(folder, "store"), 0, 1, torch.device("cpu")) as exchange:
+        ...         exchange.gather([torch.tensor([1, 2])], num_joint=2)
+        [tensor([1, 2])]
+
     References:
         Li et al., PyTorch Distributed, VLDB 2020, section 3.2 (buckets).
     """

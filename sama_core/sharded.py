@@ -77,6 +77,17 @@ def solve_sharded(
 
     Raises:
         OptionsError: an option that a divided network does not allow.
+
+    Example:
+        >>> from pathlib import Path
+        >>> from tempfile import TemporaryDirectory
+        >>> data = torch.utils.data.TensorDataset(torch.randn(60, 2), torch.arange(60) % 2)
+        >>> options = CurationOptions(epochs=2, features=("loss", "margin"))
+        >>> with TemporaryDirectory() as folder:  # one process; under torchrun: DistributedExchange.from_environment()
+        ...     with DistributedExchange.from_file(Path(folder, "store"), 0, 1, torch.device("cpu")) as exchange:
+        ...         solution = solve_sharded(nn.Linear(2, 2), data, data, exchange=exchange, options=options)
+        >>> solution.status.code.value, type(solution.network.weight).__name__
+        ('finished', 'DTensor')
     """
     chosen = options or CurationOptions(features=("loss", "margin", "average_p_given"))
     _check(chosen)
@@ -111,7 +122,18 @@ def _check(options: CurationOptions) -> None:
 
 
 def shard_children(network: nn.Module, mesh: Any) -> None:
-    """Divide every direct child that has parameters, then what is left."""
+    """Divide every direct child that has parameters, then what is left.
+
+    Example:
+        >>> from pathlib import Path
+        >>> from tempfile import TemporaryDirectory
+        >>> network = nn.Sequential(nn.Linear(2, 2), nn.ReLU())
+        >>> with TemporaryDirectory() as folder:
+        ...     with DistributedExchange.from_file(Path(folder, "store"), 0, 1, torch.device("cpu")):
+        ...         shard_children(network, init_device_mesh("cpu", (1,)))
+        >>> [isinstance(part, FSDPModule) for part in network]
+        [True, False]
+    """
     for child in network.children():
         if next(child.parameters(), None) is not None:
             fully_shard(child, mesh=mesh, reshard_after_forward=True)
@@ -202,7 +224,12 @@ class ShardedSama(AbstractHypergradient):
 
 
 def take_part(tensor: Tensor) -> Tensor:
-    """Return this process's part of a tensor, sharing its memory; a tensor that is not divided is its own part."""
+    """Return this process's part of a tensor, sharing its memory; a tensor that is not divided is its own part.
+
+    Example:
+        >>> take_part(torch.ones(2, requires_grad=True))
+        tensor([1., 1.])
+    """
     return (tensor.to_local() if isinstance(tensor, DTensor) else tensor).detach()
 
 

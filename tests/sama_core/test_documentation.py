@@ -27,7 +27,7 @@ FLOORS = (
     {"window"},
     {"bilevel"},
     {"decisions", "selection", "training", "solve", "check"},
-    {"method"},
+    {"method", "sharded"},
     {"reweighting", "scores"},
     {"curate"},
 )
