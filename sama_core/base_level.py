@@ -21,7 +21,7 @@ from sama_core.checkpoint import (
     restore_tensors,
 )
 from sama_core.descent import Descent
-from sama_core.errors import ExamplesError, NetworkError
+from sama_core.errors import ExamplesError
 from sama_core.exchange import AbstractExchange, Alone
 from sama_core.losses import check_logits, given_label_losses, mean_loss
 from sama_core.options import CurationOptions
@@ -135,19 +135,6 @@ class BaseLevel:
         with self.precision.autocast():
             return self._forward(batch.inputs)
 
-    def check_classes(self, logits: Tensor, batch: Batch) -> None:
-        """Refuse logits that do not fit the data set.
-
-        Raises:
-            NetworkError: they are not (B, C).
-        """
-        check_logits(logits, batch.labels)
-        if logits.shape[1] != self.examples.num_classes:
-            raise NetworkError(
-                f"network: returned {logits.shape[1]} logits an example; "
-                f"wanted {self.examples.num_classes}, one for each class"
-            )
-
     def begin(self) -> None:
         """Begin a step: no gradient, and the learning rate of the schedule."""
         self.descent.begin(self._rate_at(self.step))
@@ -190,7 +177,7 @@ class BaseLevel:
         pieces = self.split(batch)
         for piece in pieces:
             logits_BC = self.call(piece)
-            self.check_classes(logits_BC, piece)
+            check_logits(logits_BC, piece.labels, self.examples.num_classes)
             terms_B = given_label_losses(logits_BC, piece)
             weights_B = weights[start : start + len(terms_B)]
             loss = mean_loss(weights_B, terms_B) * piece.share

@@ -30,7 +30,7 @@ from sama_core.exchange import AbstractExchange, Alone
 from sama_core.hypergradient.choice import build_hypergradient
 from sama_core.hypergradient.contract import AbstractHypergradient, BaseStep, HypergradientEstimate, Piece
 from sama_core.learned import AbstractLearned
-from sama_core.losses import LossFunction, mean_cross_entropy, mean_loss
+from sama_core.losses import LossFunction, check_logits, mean_cross_entropy, mean_loss
 from sama_core.memory import ExampleMemory
 from sama_core.meta.example_logits import ExampleLogits
 from sama_core.meta.weight_network import WeightNetwork
@@ -231,7 +231,7 @@ class BilevelSolver:
                 outputs = base.call(part)
                 terms = learned.losses(outputs, part)
                 logits = learned.logits(outputs)
-                base.check_classes(logits, part)
+                check_logits(logits, part.labels, base.examples.num_classes)
                 plain = terms.detach() if learned.weighs_given_labels else None
                 evidence = state.memory.observe(part, logits, plain, refresh=is_due)
                 with torch.set_grad_enabled(is_due):

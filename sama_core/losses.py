@@ -18,10 +18,15 @@ LossFunction: TypeAlias = Callable[[Any, Batch], Tensor]
 gives a scalar."""
 
 
-def check_logits(logits: Tensor, labels: Tensor) -> None:
+def check_logits(logits: Tensor, labels: Tensor, num_classes: int | None = None) -> None:
     """Refuse logits that are not one row of class scores for each example.
 
     Shapes: logits (B, C), labels (B,).
+
+    Args:
+        logits: what the network returned.
+        labels: of the examples.
+        num_classes: C; None takes any.
 
     Raises:
         NetworkError: another shape.
@@ -33,6 +38,10 @@ def check_logits(logits: Tensor, labels: Tensor) -> None:
         seen = f"shape {tuple(logits.shape)}" if isinstance(logits, Tensor) else type(logits).__name__
         raise NetworkError(
             f"network: returned {seen} for {len(labels)} examples; wanted ({len(labels)}, number of classes)"
+        )
+    if num_classes is not None and logits.shape[1] != num_classes:
+        raise NetworkError(
+            f"network: returned {logits.shape[1]} logits an example; wanted {num_classes}, one for each class"
         )
 
 

@@ -65,7 +65,7 @@ class SamaHypergradient(AbstractHypergradient):
     ) -> HypergradientEstimate:
         """Return the hypergradient of the meta loss through the last of ``steps``, or through all of them."""
         last = steps[-1]
-        views = view_groups(optimizer, last.snapshot)
+        views = view_groups(optimizer, last.snapshot, last.settings)
         stepped = [p for view in views for p in view.params]
         meta_loss, meta_gradient = differentiate_meta(problem, stepped, meta)
         direction = self._adapt(optimizer, last, views, meta_gradient)
