@@ -7,10 +7,10 @@ import argparse
 import sys
 from pathlib import Path
 
-from benchmarks import storage
+from benchmarks import departures, storage
 from benchmarks.engine import run as engine
 
-SECTIONS = {"engine": engine.run, "storage": storage.run}
+SECTIONS = {"engine": engine.run, "storage": storage.run, "departures": departures.run}
 RESULTS = Path(__file__).parent / "results"
 
 
