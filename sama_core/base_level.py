@@ -73,7 +73,7 @@ class BaseLevel:
         whole = deepcopy(network).to(device).train()
         self._channels_last = any(isinstance(part, nn.Conv2d) for part in whole.modules())
         if self._channels_last:  # convolutions are faster so, on CPUs and on tensor cores
-            whole.to(memory_format=torch.channels_last)
+            whole.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.exchange.spread(list(whole.state_dict().values()))
         self.network = self.exchange.place(whole)
         self.precision = Precision(options.precision, device)

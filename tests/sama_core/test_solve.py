@@ -125,7 +125,9 @@ def test_moving_average_differs_from_the_live_network() -> None:
     live, average = state.base.network, state.memory.average.network
     assert not torch.allclose(live[0].weight, average[0].weight, rtol=1e-3)
     assert torch.equal(live[1].running_mean, average[1].running_mean)
-    assert float(state.memory.features.raw_NF[:, 2].nan_to_num().max()) > 1e-3, "the disagreement is a feature with content"
+    assert float(state.memory.features.raw_NF[:, 2].nan_to_num().max()) > 1e-3, (
+        "the disagreement is a feature with content"
+    )
 
 
 def test_base_and_meta_batches_are_drawn_independently() -> None:

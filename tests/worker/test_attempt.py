@@ -187,7 +187,8 @@ def test_every_other_method_gives_rows_too(database: Database, settings: Setting
 @pytest.mark.parametrize("optimizer", ["nadam", "rmsprop"])
 def test_training_may_be_set_in_every_way(database: Database, settings: Settings, points: Path, optimizer: str) -> None:
     training = {
-        "epochs": 2, "batch_size": 20, "optimizer": optimizer, "precision": "bfloat16", "clip_norm": 0.5, "accumulate": 2,
+        "epochs": 2, "batch_size": 20, "optimizer": optimizer, "precision": "bfloat16", "clip_norm": 0.5,
+        "accumulate": 2,
     }  # fmt: skip
     method = {"name": "sama", "unroll_steps": 2, "every_step": True, "nudge": 0.01}
     document = make_document(points, training=training, method=method)
