@@ -1,5 +1,6 @@
 """Tables as Markdown, the same on the terminal and in `benchmarks/results/`."""
 
+import statistics
 from collections.abc import Sequence
 
 
@@ -16,6 +17,5 @@ def format_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 def format_spread(values: Sequence[float], digits: int = 2) -> str:
     """Return the median with the middle half of the values, `1.50 [1.45, 1.56]`."""
-    ordered = sorted(values)
-    middle, low, high = (ordered[min(len(ordered) - 1, int(share * len(ordered)))] for share in (0.5, 0.25, 0.75))
+    low, middle, high = statistics.quantiles(values, n=4, method="inclusive") if len(values) > 1 else [values[0]] * 3
     return f"{middle:.{digits}f} [{low:.{digits}f}, {high:.{digits}f}]"

@@ -1,7 +1,7 @@
 """How near our hypergradients come to automatic differentiation through the real optimizer steps, in float32."""
 
-from collections.abc import Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -12,29 +12,32 @@ from torch.optim import Optimizer
 
 from benchmarks.engine.ours import build_options
 from benchmarks.engine.problems import PROBLEMS, build_examples, build_network
-from benchmarks.engine.setting import PERIOD, ArmUnavailableError, Setting
+from benchmarks.engine.setting import PERIOD, Setting
 from sama_core.adaptation.contract import OptimizerSnapshot, take_snapshot
 from sama_core.batch import Batch
-from sama_core.bilevel import BilevelSolver
-from sama_core.errors import NetworkError, OptionsError
+from sama_core.bilevel import BilevelSolver, BilevelState
+from sama_core.errors import OptionsError
+from sama_core.hypergradient.choice import build_hypergradient
 from sama_core.hypergradient.contract import AbstractHypergradient, AbstractRecording, BaseStep, HypergradientEstimate
 from sama_core.hypergradient.unrolled import UnrolledHypergradient
+from sama_core.options import CurationOptions
 from sama_core.problem import BilevelProblem
+from sama_core.randomness import isolated_randomness
 
 
 @dataclass
 class _Compared(AbstractHypergradient):
-    """Estimates by one method and keeps the cosine of each estimate to the truth.
+    """Estimates by several methods at once and keeps the cosine of each estimate to the truth.
 
     Attributes:
-        inner: the method.
+        methods: by name; the first one's estimate is what the solve goes on with.
         is_whole: compare with the truth through all base steps since the last meta step, not through the last alone.
-        cosines: one number for each estimate.
+        cosines: by name, one number for each estimate.
     """
 
-    inner: AbstractHypergradient
+    methods: Mapping[str, AbstractHypergradient]
     is_whole: bool
-    cosines: list[float] = field(default_factory=list)
+    cosines: dict[str, list[float]] = field(default_factory=dict)
     uses_every_step = True
 
     def prepare(self, optimizer: Optimizer, *, is_first: bool, is_last: bool) -> OptimizerSnapshot:
@@ -42,59 +45,79 @@ class _Compared(AbstractHypergradient):
         kept = is_last or (is_first and self.is_whole)
         return take_snapshot(optimizer, with_params=kept, with_states=kept)
 
-    def record(self, problem: BilevelProblem) -> AbstractContextManager[AbstractRecording | None]:
-        """Record as the method does."""
-        return self.inner.record(problem)
+    @contextmanager
+    def record(self, problem: BilevelProblem) -> Iterator[AbstractRecording | None]:
+        """Record for the one method among them that needs it."""
+        with ExitStack() as stack:
+            methods = {id(method): method for method in self.methods.values()}.values()
+            recordings = [stack.enter_context(method.record(problem)) for method in methods]
+            yield next((recording for recording in recordings if recording is not None), None)
 
     def estimate(
         self, problem: BilevelProblem, optimizer: Optimizer, steps: Sequence[BaseStep], meta: Batch
     ) -> HypergradientEstimate:
-        """Return the method's estimate."""
-        seen = steps if self.is_whole else steps[-1:]
-        truth = UnrolledHypergradient().estimate(problem, optimizer, seen, meta)
-        used = steps if self.inner.uses_every_step else steps[-1:]
-        estimate = self.inner.estimate(problem, optimizer, used, meta)
-        self.cosines.append(_cosine(estimate.hypergradient, truth.hypergradient))
-        return estimate
+        """Return the first method's estimate."""
+        # The coefficients' graph can be run through but once.
+        steps = [replace(step, pieces=[replace(piece, coefficients=None) for piece in step.pieces]) for step in steps]
+        truth = UnrolledHypergradient().estimate(problem, optimizer, steps if self.is_whole else steps[-1:], meta)
+        estimates: dict[int, HypergradientEstimate] = {}
+        for name, method in self.methods.items():
+            if id(method) not in estimates:
+                used = steps if method.uses_every_step else steps[-1:]
+                estimates[id(method)] = method.estimate(problem, optimizer, used, meta)
+            found = estimates[id(method)].hypergradient
+            self.cosines.setdefault(name, []).append(_cosine(found, truth.hypergradient))
+        return next(iter(estimates.values()))
 
 
-def measure_ours(setting: Setting, num_probes: int, route: str = "auto", **changes: Any) -> list[float]:
-    """Return the cosine of our hypergradient to the exact one, one number a probe.
+def measure_ours(
+    setting: Setting, num_probes: int, routes: Sequence[str] = (), **changes: Any
+) -> tuple[dict[str, list[float]], list[str]]:
+    """Return cosines of our hypergradients to the exact one, one number a probe, and why routes are missing.
 
     With ``setting.unroll`` above 1 the exact one is that through all base steps since the last meta step.
 
     Args:
         setting: network, optimizer and unroll.
         num_probes: meta steps to compare at, after the training steps of the problem.
-        route: to the directional derivatives.
+        routes: to look at in the same states, beside the automatic one.
         changes: for ``build_options``.
-
-    Raises:
-        ArmUnavailableError: the route does not cover the network.
     """
-    solver = BilevelSolver(build_options(setting, route, **changes))
+    options = build_options(setting, **changes)
+    solver = BilevelSolver(options)
     train = build_examples(setting.problem, setting.device, is_meta=False)
     meta = build_examples(setting.problem, setting.device, is_meta=True)
-    try:
-        state = solver.init(build_network(setting), train, meta, torch.device(setting.device))
-    except (NetworkError, OptionsError) as exc:
-        raise ArmUnavailableError(str(exc)) from exc
+    state = solver.init(build_network(setting), train, meta, torch.device(setting.device))
     for _ in range(-(-PROBLEMS[setting.problem].num_training_steps // setting.unroll) * setting.unroll):
         solver.step(state)
-    compared = _Compared(state.hypergradient, is_whole=setting.unroll > 1)
+    methods, notes = {"auto": state.hypergradient}, []
+    for route in routes:
+        try:
+            methods[route] = _build_route(route, options, state)
+        except OptionsError as exc:
+            notes.append(str(exc))
+    compared = _Compared(methods, is_whole=setting.unroll > 1)
     state.hypergradient = compared
     for _ in range(num_probes * setting.unroll):
         solver.step(state)
-    return compared.cosines
+    return compared.cosines, notes
+
+
+def _build_route(route: str, options: CurationOptions, state: BilevelState) -> AbstractHypergradient:
+    if route == state.route:
+        return state.hypergradient
+    batch = state.base.draw()
+    evidence = state.memory.recall(batch.rows)
+    with isolated_randomness(state.base.device):
+        return build_hypergradient("sama", replace(options, route=route), state.problem, batch, evidence)[0]  # type: ignore[arg-type]
 
 
 def measure_unrolled(setting: Setting, num_probes: int) -> dict[str, list[float]]:
     """Return the cosine to the truth through ten base steps, of the last step's share and of all ten steps' shares."""
     deep = replace(setting, unroll=PERIOD)
-    return {
-        "auto": measure_ours(deep, num_probes),
-        "every-step": measure_ours(deep, num_probes, every_step=True),
-    }
+    last, _ = measure_ours(deep, num_probes)
+    every, _ = measure_ours(deep, num_probes, every_step=True)
+    return {"auto": last["auto"], "every-step": every["auto"]}
 
 
 def _cosine(one: Sequence[Tensor], other: Sequence[Tensor]) -> float:

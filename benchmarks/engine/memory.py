@@ -9,6 +9,7 @@ import resource
 import subprocess
 import sys
 from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
 from importlib import import_module
 from pathlib import Path
@@ -23,7 +24,7 @@ from benchmarks.engine.plain import build_base_optimizer
 from benchmarks.engine.problems import PROBLEMS, build_examples
 from benchmarks.engine.setting import ArmUnavailableError, Setting
 
-NUM_PERIODS = 3
+NUM_PERIODS = 2
 _MIB = 2**20
 
 
@@ -41,17 +42,22 @@ class Peak:
 
 
 def measure_memory(setting: Setting, arms: Iterable[str]) -> dict[str, Peak]:
-    """Return the peak of each arm with the most meta steps that it has: their number does not matter to it."""
-    peaks = {}
-    for arm in arms:
-        asked = replace(setting, unroll=min(ARMS[arm].unrolls))
-        command = [sys.executable, "-m", "benchmarks.engine.memory", arm, json.dumps(asdict(asked))]
-        command.append(str(torch.get_num_threads()))
-        done = subprocess.run(command, check=True, capture_output=True, text=True)
+    """Return the peak of each arm with the most meta steps that it has: their number does not matter to it.
+
+    On a CPU the processes take one thread each, two at a time.
+    """
+
+    def measure(arm: str) -> Peak | None:
+        asked = json.dumps(asdict(replace(setting, unroll=min(ARMS[arm].unrolls))))
+        command = [sys.executable, "-m", "benchmarks.engine.memory", arm, asked]
+        done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
         report = json.loads(done.stdout.splitlines()[-1])
-        if report is not None:
-            peaks[arm] = Peak(**report)
-    return peaks
+        return None if report is None else Peak(**report)
+
+    names = list(arms)
+    with ThreadPoolExecutor(1 if setting.device == "cuda" else 2) as pool:
+        peaks = dict(zip(names, pool.map(measure, names), strict=True))
+    return {arm: peak for arm, peak in peaks.items() if peak is not None}
 
 
 def _forget_peak(device: str) -> float:
@@ -126,6 +132,6 @@ def _import_arm(arm: str) -> None:
 
 
 if __name__ == "__main__":
-    torch.set_num_threads(int(sys.argv[3]))
+    torch.set_num_threads(1)
     measured = _report_peak(sys.argv[1], Setting(**json.loads(sys.argv[2])))
     sys.stdout.write("\n" + json.dumps(measured and asdict(measured)) + "\n")

@@ -8,14 +8,14 @@ from torch.optim import Optimizer
 from benchmarks.engine.plain import build_base_optimizer
 from benchmarks.engine.problems import PROBLEMS, build_examples, build_network
 from benchmarks.engine.setting import META_RATE, MOMENTUM, RATES, WEIGHT_DECAY, ArmUnavailableError, Setting, Step
-from sama_core import CurationOptions, build_method
+from sama_core import AbstractMethod, CurationOptions, build_method
 from sama_core.errors import NetworkError, OptionsError
 
 LOSS_ALONE = ("loss",)
 
 
 def build_options(
-    setting: Setting, route: str, features: tuple[str, ...] | None = LOSS_ALONE, *, every_step: bool = False
+    setting: Setting, route: str = "auto", features: tuple[str, ...] | None = LOSS_ALONE, *, every_step: bool = False
 ) -> CurationOptions:
     """Return the options of an arm.
 
@@ -50,17 +50,25 @@ def build_ours(setting: Setting, route: str, **changes: Any) -> Step:
         ArmUnavailableError: the route does not cover the network.
     """
     method = build_method("sama", build_options(setting, route, **changes))
-    network = build_network(setting)
-    train = build_examples(setting.problem, setting.device, is_meta=False)
-    meta = build_examples(setting.problem, setting.device, is_meta=True)
     try:
-        state = method.init(network, train, meta, setting.device)
+        state = _init(method, setting)
     except (NetworkError, OptionsError) as exc:
         if route == "auto":
             raise
         raise ArmUnavailableError(str(exc)) from exc
-    check_same_optimizer(state.base.descent.optimizer, build_base_optimizer(network, setting))
+    check_same_optimizer(state.base.descent.optimizer, build_base_optimizer(state.base.network, setting))
     return lambda: method.step(state)
+
+
+def explain_route(setting: Setting) -> str:
+    """Return which route the automatic choice takes, and why."""
+    return str(_init(build_method("sama", build_options(setting)), setting).route_reason)
+
+
+def _init(method: AbstractMethod[Any], setting: Setting) -> Any:
+    train = build_examples(setting.problem, setting.device, is_meta=False)
+    meta = build_examples(setting.problem, setting.device, is_meta=True)
+    return method.init(build_network(setting), train, meta, setting.device)
 
 
 def check_same_optimizer(ours: Optimizer, plain: Optimizer) -> None:

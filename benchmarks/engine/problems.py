@@ -29,7 +29,7 @@ class EngineProblem:
         steps: base steps per timing with a meta step after each.
         periods: periods of ten base steps per timing with a meta step after each tenth; 0 where ten steps are too
             many: the share of nine ordinary steps and one meta step is then put together from steps timed singly.
-        main_optimizer: the arms beside the main ones are measured with it; None with every optimizer.
+        main_optimizer: the arms beside the main ones are measured with it, and whole periods; None with every one.
         num_few_repeats: of the arms beside the main ones.
         num_training_steps: base steps before the first cosine is taken.
         num_probes: batches over which the median cosine is taken.
@@ -48,6 +48,10 @@ class EngineProblem:
     num_training_steps: int
     num_probes: int
     compares_unrolled: bool = False
+
+    def count_periods(self, optimizer: str) -> int:
+        """Return the whole periods per timing with this optimizer."""
+        return self.periods if self.main_optimizer in (None, optimizer) else 0
 
 
 def _build_mlp() -> nn.Module:
@@ -152,9 +156,15 @@ CPU_PROBLEMS = ("mlp", "bert", "resnet")
 
 
 def build_network(setting: Setting) -> nn.Module:
-    """Return the network on the device, in training mode: the same weights at every call."""
+    """Return the network on the device, in training mode: the same weights at every call.
+
+    Convolutions are channels-last in every arm, as our own loop makes them by itself.
+    """
     torch.manual_seed(0)
-    return PROBLEMS[setting.problem].build_network().to(setting.device).train()
+    network = PROBLEMS[setting.problem].build_network().to(setting.device).train()
+    if setting.problem == "resnet":
+        network.to(memory_format=torch.channels_last)
+    return network
 
 
 @cache
@@ -181,7 +191,12 @@ class Batches:
             order = torch.randperm(len(self.labels), generator=self._generator).to(self.labels.device)
             self._rows = list(order.split(self.batch_size))
         rows = self._rows.pop()
-        return map_inputs(self.inputs, lambda tensor: tensor[rows]), self.labels[rows]
+        return map_inputs(self.inputs, lambda tensor: _pick(tensor, rows)), self.labels[rows]
+
+
+def _pick(tensor: Tensor, rows: Tensor) -> Tensor:
+    picked = tensor[rows]
+    return picked.contiguous(memory_format=torch.channels_last) if picked.dim() == 4 else picked
 
 
 def build_batches(setting: Setting, *, is_meta: bool = False) -> Batches:

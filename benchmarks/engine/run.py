@@ -8,14 +8,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-from benchmarks.engine.arms import ARMS, ROUTES, find_arms
+from benchmarks.engine.arms import ROUTES, find_arms
 from benchmarks.engine.betty import KINDS, describe_betty
 from benchmarks.engine.memory import measure_memory
+from benchmarks.engine.ours import explain_route
 from benchmarks.engine.plan import Plan, parse_plan
 from benchmarks.engine.problems import PROBLEMS
 from benchmarks.engine.record import Record
 from benchmarks.engine.report import format_report, read_records, write_records
-from benchmarks.engine.setting import ArmUnavailableError, Setting
+from benchmarks.engine.setting import Setting
 from benchmarks.engine.timing import measure_times
 from benchmarks.machine import describe_machine
 
@@ -41,6 +42,8 @@ def run(arguments: Sequence[str] = (), out: Path | None = None) -> str:
 def _measure(setting: Setting, plan: Plan, started: float) -> Record:
     arms, notes = find_arms(plan.choose_arms(setting))
     record = Record(setting, PROBLEMS[setting.problem].title, _describe_origin(arms), notes=notes)
+    if "auto" in arms:
+        record.notes.append(f"The automatic route here: {explain_route(setting)}.")
     if "time" in plan.parts:
         _say(f"{record.key}: time of {', '.join(arms)}", started)
         timings = measure_times(setting, {arm: plan.count_repeats(setting, arm) for arm in arms}, plan.clock)
@@ -63,19 +66,19 @@ def _measure_cosines(record: Record, arms: Sequence[str], num_probes: int) -> No
     from benchmarks.engine.betty_exactness import measure_betty
     from benchmarks.engine.exactness import measure_ours, measure_unrolled
 
-    changes = {"auto": {}, "evidence": {"features": None}, **{route: {"route": route} for route in ROUTES}}
-    for arm in arms:
-        if arm in changes:
-            try:
-                record.cosines[arm] = measure_ours(record.setting, num_probes, **changes[arm])
-            except ArmUnavailableError as exc:
-                note = f"{ARMS[arm].title}: {exc}"
-                record.notes += [] if note in record.notes else [note]
-    if any(arm.startswith("betty-") for arm in arms):
-        found = measure_betty(record.setting, num_probes)
-        record.cosines |= {f"betty-{kind}": found[kind] for kind in KINDS}
-    if "every-step" in arms and PROBLEMS[record.setting.problem].compares_unrolled:
-        record.unrolled_cosines = measure_unrolled(record.setting, num_probes)
+    setting = record.setting
+    routes = [route for route in ROUTES if route in arms]
+    if "auto" in arms or routes:
+        record.cosines, notes = measure_ours(setting, num_probes, routes)
+        record.notes += [note for note in notes if not any(note in known for known in record.notes)]
+    if "evidence" in arms:
+        record.cosines["evidence"] = measure_ours(setting, num_probes, features=None)[0]["auto"]
+    kinds = [kind for kind in KINDS if f"betty-{kind}" in arms]
+    if kinds:
+        found = measure_betty(setting, num_probes, kinds)
+        record.cosines |= {f"betty-{kind}": found[kind] for kind in kinds}
+    if "every-step" in arms and PROBLEMS[setting.problem].compares_unrolled:
+        record.unrolled_cosines = measure_unrolled(setting, num_probes)
 
 
 def _describe_origin(arms: Sequence[str]) -> str:

@@ -45,6 +45,10 @@ class _Runner:
     num_repeats: int
 
 
+_COMPOSED = (
+    f"Time after each {PERIOD}th here: {PERIOD - 1} ordinary steps and one with a meta step, each timed by itself, "
+    "because whole periods would take too long."
+)
 CLOCKS = {"wall": time.perf_counter, "cpu": time.process_time}
 
 
@@ -58,19 +62,23 @@ def measure_times(setting: Setting, repeats: Mapping[str, int], clock: str = "wa
     """
     problem = PROBLEMS[setting.problem]
     is_fast = setting.device == "cuda"
-    num_steps, num_periods = (30, 3) if is_fast else (problem.steps, problem.periods)
+    num_steps, num_periods = (30, 3) if is_fast else (problem.steps, problem.count_periods(setting.optimizer))
     timings = Timings()
-    seconds = _take_turns(setting, _build_runners(replace(setting, unroll=1), repeats, num_steps, timings), clock)
+
+    def measure(unroll: int, count: Mapping[str, int], steps: int) -> dict[str, list[float]]:
+        return _take_turns(setting, _build_runners(replace(setting, unroll=unroll), count, steps, timings), clock)
+
+    seconds = measure(1, repeats, num_steps)
     timings.plain_seconds = seconds["plain"]
     timings.ratios[1] = _divide(seconds)
+    counts = {arm: count for arm, count in repeats.items() if ARMS[arm].is_main or problem.main_optimizer is None}
     if num_periods:
-        runners = _build_runners(replace(setting, unroll=PERIOD), repeats, num_periods * PERIOD, timings)
-        timings.ratios[PERIOD] = _divide(_take_turns(setting, runners, clock))
+        timings.ratios[PERIOD] = _divide(measure(PERIOD, counts, num_periods * PERIOD))
     else:
-        main = {arm: count for arm, count in repeats.items() if ARMS[arm].is_main}
-        runners = _build_runners(replace(setting, unroll=NEVER), main, 1, timings)
-        between = _divide(_take_turns(setting, runners, clock))
-        timings.ratios[PERIOD] = {arm: compose_period(between[arm], timings.ratios[1][arm]) for arm in between}
+        between = _divide(measure(NEVER, counts, 1))
+        due = timings.ratios[1]
+        timings.ratios[PERIOD] = {arm: compose_period(between[arm], due[arm]) for arm in between if arm in due}
+        timings.notes.append(_COMPOSED)
     return timings
 
 
@@ -101,7 +109,7 @@ def _build_runners(
 def _take_turns(setting: Setting, runners: Mapping[str, _Runner], clock: str) -> dict[str, list[float]]:
     """Return the seconds per base step of each arm, one number a repeat."""
     for runner in runners.values():
-        for _ in range(max(2, min(runner.num_steps, 2 * PERIOD))):
+        for _ in range(2 if runner.num_steps <= PERIOD else 2 * PERIOD):
             runner.step()
     order = random.Random(0)
     seconds: dict[str, list[float]] = {arm: [] for arm in runners}
