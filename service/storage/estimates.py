@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from service.jobs.document import BASELINES, JobDocument
+from service.jobs.document import BASELINES, JobDocument, MethodSpec
 
 ASSUMED_EPOCHS = 20
 ASSUMED_PIXELS = 32 * 32
@@ -29,7 +29,24 @@ COSTS: Mapping[str, ModelCost] = {
     "hf": ModelCost(0.5, 4_000_000_000),
 }
 AUTO = {"features": "mlp", "text": "text", "image": "cnn"}
-META_STEP_COST = 1.9  # of one base step, measured on small networks; see the algorithm's cost table
+META_STEP_COST = 1.5  # of one plain step, the others too: measured on small networks, on two cores
+SOLVER_TERM_COST = 2.0  # one more Hessian-vector product
+UNROLLED_STEP_COST = 5.0  # one more base step that is differentiated through
+EARLIER_STEP_COST = 0.35  # one more forward pass, over the batch of an earlier base step
+
+
+def count_plain_steps(method: MethodSpec) -> float:
+    """Return what a base step of a method costs on average, in steps of plain training."""
+    if method.name in BASELINES:
+        return 1.0
+    cost = META_STEP_COST
+    if method.name in {"neumann", "cg"}:
+        cost += SOLVER_TERM_COST * method.terms
+    elif method.name == "unrolled":
+        cost += UNROLLED_STEP_COST * method.unroll_steps
+    elif method.every_step:
+        cost += EARLIER_STEP_COST * (method.unroll_steps - 1)
+    return 1.0 + cost / method.unroll_steps
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +71,7 @@ def estimate_job(document: JobDocument, num_train: int, num_input_bytes: int, nu
     epochs = document.training.epochs or ASSUMED_EPOCHS
     scale = (num_pixels or ASSUMED_PIXELS) / ASSUMED_PIXELS if model in {"cnn", "resnet18"} else 1.0
     per_pass = num_train * epochs * cost.seconds * scale
-    method = 1.0 if document.method.name in BASELINES else 1.0 + META_STEP_COST / document.method.unroll_steps
+    method = count_plain_steps(document.method)
     seconds = per_pass * method + per_pass * _count_arms(document)
     decoded = num_train * (num_pixels or 0) * 3 * 4 if document.dataset.kind == "image" else 4 * num_input_bytes
     chosen = f"model {model}" + (" (chosen by auto on a CPU)" if named == "auto" else "")

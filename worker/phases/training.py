@@ -8,17 +8,14 @@ import torch
 from sama_core import AbstractMethod, CurationOptions, build_method
 from sama_core.bilevel import BilevelState
 from sama_core.exchange import AbstractExchange
-from service.jobs.document import BASELINES
 from service.jobs.state import Phase
+from service.storage.estimates import count_plain_steps
 from worker.checkpoints import Checkpoint
 from worker.context import AttemptContext, StepBoundary
 from worker.phases.reading import JobData
 from worker.phases.sharing import share_training
 
 STAGE = "training"
-
-# A step with a meta step costs this many plain steps, as measured on small networks.
-_META_STEP_COST = 1.5
 
 
 @dataclass(frozen=True)
@@ -90,7 +87,7 @@ def _plan_work(context: AttemptContext, data: JobData) -> None:
     """Tell how much work training and evaluating are, in examples put through one plain step."""
     document = context.document
     num_examples = count_examples(data.options, len(data.train))
-    cost = 1.0 if document.method.name in BASELINES else 1.0 + _META_STEP_COST / data.options.unroll_steps
+    cost = count_plain_steps(document.method)
     context.progress.plan(Phase.TRAINING, 0.0 if document.method.name == "random" else num_examples * cost)
     if document.evaluation is not None:
         num_trainings = len(document.evaluation.arms) * document.evaluation.seeds
