@@ -33,6 +33,7 @@ from sama_core.learned import AbstractLearned
 from sama_core.losses import LossFunction, check_logits, mean_cross_entropy, mean_loss
 from sama_core.memory import ExampleMemory
 from sama_core.meta.example_logits import ExampleLogits
+from sama_core.meta.source_weights import SourceWeights
 from sama_core.meta.weight_network import WeightNetwork
 from sama_core.options import CurationOptions
 from sama_core.origin import describe_origin
@@ -175,6 +176,8 @@ class BilevelSolver:
             learned = self.learned
         elif self.options.learned == "logits":
             learned = ExampleLogits(num_examples)
+        elif self.options.learned == "sources":
+            learned = _build_source_weights(base.examples)
         else:
             seed_device(derive_seed(self.options.seed, "weight-network"), base.device)
             learned = WeightNetwork(len(self.options.features))
@@ -315,6 +318,12 @@ class BilevelSolver:
             **state.memory.export(),
             "checkpoints": {"weights": state.checkpoints},
         }
+
+
+def _build_source_weights(examples: AbstractExamples) -> SourceWeights:
+    if examples.sources is None:
+        raise ExamplesError("train.sources: none; wanted the source of each example, since learned is 'sources'")
+    return SourceWeights(examples.sources, int(examples.sources.max()) + 1)
 
 
 def _weigh_all(state: BilevelState) -> Tensor:

@@ -98,6 +98,7 @@ class _DoubleExamples(AbstractExamples):
 
     def __init__(self, inner: AbstractExamples) -> None:
         self.inner, self.labels, self.num_classes = inner, inner.labels, inner.num_classes
+        self.sources = inner.sources
 
     def __len__(self) -> int:
         return len(self.inner)

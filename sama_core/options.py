@@ -8,7 +8,7 @@ from sama_core.precision import PrecisionName
 from sama_core.types import JSON
 
 OptimizerName = Literal["sgd", "adam", "adamw", "nadam", "radam", "rmsprop", "adagrad", "adamax", "adadelta"]
-LearnedKind = Literal["network", "logits"]
+LearnedKind = Literal["network", "logits", "sources"]
 RouteName = Literal["auto", "ghost", "finite-difference", "forward-mode"]
 FeatureName = Literal["loss", "margin", "disagreement", "average_p_given"]
 ScheduleName = Literal["constant", "cosine"]
@@ -39,7 +39,7 @@ class CurationOptions:
         accumulate: pieces into which each base batch is cut, their gradients added up: less memory, more time.
         compile: compile the network of the base step, with dropout as without compilation.
         seed: every random number of the solve derives from it.
-        learned: a weight network over features of the example, or one free logit per example.
+        learned: a weight network over features of the example, one free logit per example, or one weight per source.
         features: what the weight network sees.
         meta_lr: learning rate of the meta optimizer (Adam, hence free of the hypergradient's scale).
         meta_batch_size: trusted examples per meta step; None takes ``batch_size``.

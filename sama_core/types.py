@@ -26,11 +26,13 @@ class AbstractExamples(ABC):
     """A data set by row number: the given labels in memory, the inputs fetched a batch at a time.
 
     Implementations set ``labels`` (int64, shape (N,), each in 0..C-1, on the CPU) and ``num_classes`` (C >= 2). Rows
-    without a label do not belong here: leave them out and keep the map of row numbers outside.
+    without a label do not belong here: leave them out and keep the map of row numbers outside. ``sources`` (int64,
+    shape (N,), each 0..S-1, on the CPU) may say where each example came from.
     """
 
     labels: Tensor
     num_classes: int
+    sources: Tensor | None = None
 
     @abstractmethod
     def __len__(self) -> int:
@@ -50,6 +52,7 @@ class TensorExamples(AbstractExamples):
         inputs: one tensor, a tuple or a dict of tensors, first dimension N.
         labels: int64 class numbers.
         num_classes: C; by default the largest label plus one.
+        sources: where each example came from, 0..S-1; None where that is not known.
 
     Raises:
         ExamplesError: the lengths differ, or a label lies outside 0..C-1.
@@ -60,8 +63,10 @@ class TensorExamples(AbstractExamples):
         (3, 2, torch.Size([2, 2]))
     """
 
-    def __init__(self, inputs: Inputs, labels: Tensor, num_classes: int | None = None) -> None:
-        self.inputs = inputs
+    def __init__(
+        self, inputs: Inputs, labels: Tensor, num_classes: int | None = None, sources: Tensor | None = None
+    ) -> None:
+        self.inputs, self.sources = inputs, sources
         self.labels = labels.to(torch.int64).cpu()
         largest = int(self.labels.max()) if len(self.labels) else -1
         self.num_classes = largest + 1 if num_classes is None else num_classes

@@ -26,7 +26,7 @@ CHOICES: Mapping[str, Choice] = {
         ("sama", "sama-na", "neumann", "cg", "unrolled", "random", "loss", "aum"),
         ("el2n", "grand", "forgetting", "dual", "confident-learning"),
     ),
-    "method.learned": Choice(("network", "logits")),
+    "method.learned": Choice(("network", "logits", "sources")),
     "method.route": Choice(("auto", "ghost", "finite-difference", "forward-mode")),
     "training.optimizer": Choice(get_args(OptimizerName)),
     "training.precision": Choice(("auto", "float32", "bfloat16", "float16")),

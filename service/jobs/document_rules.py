@@ -233,6 +233,13 @@ def _check_method(draft: Draft) -> Iterator[Problem]:
             yield refuse(f"method.{field}", value, f"no method.{field} beside {method!r}", why)
 
 
+def _check_learned(draft: Draft) -> Iterator[Problem]:
+    if draft.find_text("method.learned") == "sources" and not draft.has("dataset.source"):
+        wanted = "dataset.source, the column that says where each example came from"
+        why = f"method.learned is 'sources', but dataset.source is missing; wanted {wanted}."
+        yield refuse("dataset.source", None, wanted, why)
+
+
 def _check_training(draft: Draft) -> Iterator[Problem]:
     optimizer = draft.find_text("training.optimizer") or "adamw"
     if draft.has("training.momentum") and optimizer in set(get_args(OptimizerName)) - {"sgd", "rmsprop"}:
@@ -296,6 +303,7 @@ _RULES = (
     _check_splits,
     _check_model,
     _check_method,
+    _check_learned,
     _check_training,
     _check_evaluation,
     _check_devices,

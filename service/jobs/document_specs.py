@@ -83,7 +83,7 @@ class MethodSpec(AbstractSpec):
     """The curation method and its own settings."""
 
     name: MethodName = "sama"
-    learned: Literal["network", "logits"] = "network"
+    learned: Literal["network", "logits", "sources"] = "network"
     unroll_steps: Annotated[int, Field(ge=1, le=1000)] = 1
     every_step: bool = False
     terms: Annotated[int, Field(ge=0, le=1000)] = 5

@@ -37,7 +37,7 @@ from tests.sama_core.problems import build_examples, build_small_network
             {"optimizer": "lion"},
             "optimizer: 'lion'; wanted one of sgd, adam, adamw, nadam, radam, rmsprop, adagrad, adamax, adadelta",
         ),
-        ({"learned": "labels"}, "learned: 'labels'; wanted one of network, logits"),
+        ({"learned": "labels"}, "learned: 'labels'; wanted one of network, logits, sources"),
         ({"route": "magic"}, "route: 'magic'; wanted one of auto, ghost, finite-difference, forward-mode"),
         ({"clip_norm": 0.0}, "clip_norm: 0.0; wanted a finite number above 0"),
         ({"damping": -1.0}, "damping: -1.0; wanted a finite number, 0 or more"),

@@ -200,6 +200,17 @@ def test_training_may_be_set_in_every_way(database: Database, settings: Settings
 
 
 @sqlite_alone
+def test_one_weight_for_each_source_can_be_learned(database: Database, settings: Settings, points: Path) -> None:
+    method = {"name": "sama", "learned": "sources"}
+    rows = read_rows(database, run_to_end(database, settings, make_document(points, method=method, evaluation=None)))
+    weights = {source: set() for source in ("mail", "web")}
+    for source, weight in zip(rows["source"].to_pylist(), rows["weight"].to_pylist(), strict=True):
+        weights[source].add(round(weight, 5))
+    assert [len(found) for found in weights.values()] == [1, 1], "examples of one source weigh the same"
+    assert weights["mail"] != weights["web"]
+
+
+@sqlite_alone
 def test_a_check_of_the_hypergradients_stands_in_the_summary(
     database: Database, settings: Settings, points: Path
 ) -> None:

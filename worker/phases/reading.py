@@ -108,10 +108,13 @@ def load_data(request: DataRequest, notes: list[str], on_choice: Callable[[Model
     num_classes = tables.label_map.num_classes
     has_meta = tables.meta is not None and document.meta is not None
     options = resolve_options(document, choice.name, len(labelled), judges_itself=not has_meta)
+    train = plan.encoder.encode(part, num_classes, folder)
+    if document.dataset.source is not None:
+        train.sources = _number_sources(tables.train, labelled)
     return JobData(
         tables=tables,
         labelled=labelled,
-        train=plan.encoder.encode(part, num_classes, folder),
+        train=train,
         meta=_encode(folder, plan.encoder, "meta", tables.meta, num_classes),
         test=_encode(folder, plan.encoder, "test", tables.test, num_classes) if document.evaluation else None,
         choice=choice,
@@ -134,6 +137,13 @@ def _encode(
 def _select_labelled(name: str, role: RoleTable) -> Part:
     rows = np.flatnonzero(role.labels >= 0)
     return Part(name, role.inputs, rows, role.labels[rows])
+
+
+def _number_sources(role: RoleTable, labelled: NDArray[np.int64]) -> torch.Tensor:
+    """Return the source of each labelled row as a number; rows without one share a number of their own."""
+    codes = role.source.combine_chunks().dictionary_encode(null_encoding="encode").indices
+    numbers = np.unique(codes.to_numpy(zero_copy_only=False)[labelled], return_inverse=True)[1]
+    return torch.from_numpy(numbers.astype(np.int64))
 
 
 def _make_fingerprint(
