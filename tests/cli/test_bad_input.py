@@ -39,7 +39,7 @@ def _rows(
         ({"model": {"name": "resnet81"}}, "Did you mean 'resnet18'?"),
         ({"method": {"name": "samma"}}, "Did you mean 'sama'?"),
         ({"task": "relabel"}, "not available in this version"),
-        ({"method": {"name": "neumann"}}, "not available in this version"),
+        ({"method": {"name": "grand"}}, "not available in this version"),
         ({"colour": "red"}, "colour"),
     ],
 )
