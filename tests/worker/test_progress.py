@@ -51,7 +51,7 @@ def make_report(step: int, num_steps: int, meta: float | None = None) -> StepRep
     number = torch.tensor(float(step))
     meta_loss = None if meta is None else torch.tensor(meta)
     status = SolveStatus(SolveCode.RUNNING, step, "running")
-    return StepReport(step, num_steps, number, meta_loss, meta_loss, number, status, 10)
+    return StepReport(step, num_steps, number, meta_loss, meta_loss, torch.ones(10), status)
 
 
 @pytest.fixture
