@@ -79,7 +79,7 @@ def test_a_sequence_classifier_is_trained_and_its_tokens_are_its_own(
     job_id = run_to_end(database, settings, document)
     assert read_rows(database, job_id)["weight"].null_count == 0
     manifest = read_result(database, job_id)[0].manifest
-    assert manifest["method"]["facts"]["route"] == "forward-mode", "eager attention has a forward derivative"
+    assert manifest["method"]["facts"]["route"] == "ghost", "its layers are linear ones, embeddings and norms"
     assert manifest["method"]["model"]["name"] == f"hf:{bert}"
     first, again = (build_sequence_classifier(bert, 2, "hf:bert").state_dict() for _ in range(2))
     assert torch.equal(first["model.bert.embeddings.word_embeddings.weight"], again[
