@@ -61,7 +61,12 @@ class Plan:
 
 
 def parse_plan(arguments: Sequence[str], out: Path | None) -> Plan:
-    """Return the plan that a command line asks for; ``out`` is the folder where it names none."""
+    """Return the plan that a command line asks for.
+
+    Args:
+        arguments: of the command line.
+        out: folder for the results of a run that measures everything of its settings; None for the terminal alone.
+    """
     parser = argparse.ArgumentParser(prog="python -m benchmarks.engine", description="Benchmark of the engine.")
     parser.add_argument("--problems", type=_names(PROBLEMS), help="default: mlp,bert,resnet; on CUDA bert-base too")
     parser.add_argument("--optimizers", type=_names(OPTIMIZERS), help="default: both")
@@ -74,13 +79,14 @@ def parse_plan(arguments: Sequence[str], out: Path | None) -> Plan:
     parser.add_argument("--quick", action="store_true", help="as little as shows that everything runs; under a minute")
     parser.add_argument("--complete", action="store_true", help="every arm on every network; over an hour on 2 cores")
     parser.add_argument("--threads", type=int, help="of torch")
-    parser.add_argument("--out", type=Path, default=out, help="folder for the results (default: the terminal alone)")
+    parser.add_argument("--out", type=Path, help="folder for the results, for a run that is not whole too")
     chosen = parser.parse_args(arguments)
     if chosen.device == "cuda" and not torch.cuda.is_available():
         parser.error("--device cuda: torch sees no CUDA device")
     if chosen.threads:
         torch.set_num_threads(chosen.threads)
     is_cuda = chosen.device == "cuda"
+    is_partial = bool(chosen.quick or chosen.arms or chosen.repeats) or chosen.parts != PARTS or chosen.clock != "wall"
     problems = ("mlp",) if chosen.quick else tuple(PROBLEMS) if is_cuda else CPU_PROBLEMS
     settings = tuple(
         Setting(problem, optimizer, device=chosen.device, precision=precision)
@@ -96,7 +102,7 @@ def parse_plan(arguments: Sequence[str], out: Path | None) -> Plan:
         clock=chosen.clock,
         is_quick=chosen.quick,
         is_complete=chosen.complete,
-        out=None if chosen.quick and chosen.out == out else chosen.out,
+        out=chosen.out or (None if is_partial else out),
     )
 
 

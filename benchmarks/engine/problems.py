@@ -33,7 +33,7 @@ class EngineProblem:
         num_few_repeats: of the arms beside the main ones.
         num_training_steps: base steps before the first cosine is taken.
         num_probes: batches over which the median cosine is taken.
-        compares_unrolled: look at the truth through ten base steps too; its graph must fit into memory.
+        is_small: the truth through ten base steps is looked at too, whose graph must fit into memory.
     """
 
     title: str
@@ -47,7 +47,7 @@ class EngineProblem:
     num_few_repeats: int
     num_training_steps: int
     num_probes: int
-    compares_unrolled: bool = False
+    is_small: bool = False
 
     def count_periods(self, optimizer: str) -> int:
         """Return the whole periods per timing with this optimizer."""
@@ -107,10 +107,10 @@ PROBLEMS = {
         steps=20,
         periods=2,
         main_optimizer=None,
-        num_few_repeats=10,
+        num_few_repeats=6,
         num_training_steps=50,
         num_probes=15,
-        compares_unrolled=True,
+        is_small=True,
     ),
     "bert": EngineProblem(
         title="BERT of 4 layers, 256 wide, dropout 0.1, batch 32 x 64 tokens",
@@ -121,9 +121,9 @@ PROBLEMS = {
         steps=1,
         periods=1,
         main_optimizer="adamw",
-        num_few_repeats=5,
-        num_training_steps=15,
-        num_probes=5,
+        num_few_repeats=3,
+        num_training_steps=20,
+        num_probes=9,
     ),
     "resnet": EngineProblem(
         title="ResNet-18 with BatchNorm and CIFAR stem, 3x32x32, batch 64",
@@ -134,8 +134,8 @@ PROBLEMS = {
         steps=1,
         periods=0,
         main_optimizer="sgd",
-        num_few_repeats=3,
-        num_training_steps=12,
+        num_few_repeats=2,
+        num_training_steps=10,
         num_probes=3,
     ),
     "bert-base": EngineProblem(

@@ -36,7 +36,7 @@ class Record:
     @property
     def key(self) -> str:
         """Name the setting within a results file."""
-        return f"{self.setting.problem} {self.setting.optimizer} {self.setting.precision}"
+        return f"{self.setting.problem} {self.setting.optimizer} {self.setting.precision} {self.setting.device}"
 
     def to_json(self) -> dict[str, Any]:
         """Return the record as JSON values."""

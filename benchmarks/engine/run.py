@@ -71,13 +71,13 @@ def _measure_cosines(record: Record, arms: Sequence[str], num_probes: int) -> No
     if "auto" in arms or routes:
         record.cosines, notes = measure_ours(setting, num_probes, routes)
         record.notes += [note for note in notes if not any(note in known for known in record.notes)]
-    if "evidence" in arms:
+    if "evidence" in arms and setting.problem != "resnet":  # minutes more, for a cosine that differs little
         record.cosines["evidence"] = measure_ours(setting, num_probes, features=None)[0]["auto"]
     kinds = [kind for kind in KINDS if f"betty-{kind}" in arms]
     if kinds:
         found = measure_betty(setting, num_probes, kinds)
         record.cosines |= {f"betty-{kind}": found[kind] for kind in kinds}
-    if "every-step" in arms and PROBLEMS[setting.problem].compares_unrolled:
+    if "every-step" in arms and PROBLEMS[setting.problem].is_small:
         record.unrolled_cosines = measure_unrolled(setting, num_probes)
 
 

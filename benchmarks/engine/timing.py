@@ -109,7 +109,7 @@ def _build_runners(
 def _take_turns(setting: Setting, runners: Mapping[str, _Runner], clock: str) -> dict[str, list[float]]:
     """Return the seconds per base step of each arm, one number a repeat."""
     for runner in runners.values():
-        for _ in range(2 if runner.num_steps <= PERIOD else 2 * PERIOD):
+        for _ in range(min(2 * PERIOD, -(-runner.num_steps // 3))):
             runner.step()
     order = random.Random(0)
     seconds: dict[str, list[float]] = {arm: [] for arm in runners}

@@ -76,3 +76,10 @@ def test_a_record_comes_back_from_its_file_as_it_was_and_shows_its_targets() -> 
     again = Record.from_json(record.to_json())
     assert again == record
     assert "2.50 (<= 2.40)" in format_report([again])
+
+
+def test_only_a_run_that_measures_everything_of_its_settings_writes_results_by_itself(tmp_path: Path) -> None:
+    assert parse_plan(("--problems", "mlp"), tmp_path).out == tmp_path
+    for partial in (("--quick",), ("--arms", "auto"), ("--repeats", "3"), ("--parts", "time"), ("--clock", "cpu")):
+        assert parse_plan(partial, tmp_path).out is None
+    assert parse_plan(("--quick", "--out", str(tmp_path)), None).out == tmp_path
