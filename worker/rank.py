@@ -78,4 +78,8 @@ def _take_part(task: RankTask, report: Report) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    code = main()
+    sys.stderr.flush()
+    # Past the interpreter's own end: a backend thread that is still about then would abort a process that has done
+    # its work ("terminate called without an active exception").
+    os._exit(code)

@@ -81,3 +81,5 @@ def main(task: str, folder: str, size: str, rank: str, settings: str) -> None:
 
 if __name__ == "__main__":
     main(*sys.argv[1:])
+    sys.stderr.flush()
+    os._exit(0)  # as worker.rank ends: a backend thread may still be about, and would abort the interpreter's own end
