@@ -33,7 +33,7 @@ def test_a_divided_network_gives_what_a_whole_one_gives(results: list[Result], c
         assert len(whole) == 13
         for name, tensor in whole.items():
             # The finite difference makes more of the last digits than the rest of the solve does.
-            assert difference(result[name.replace(":whole/", ":divided/")], tensor) < 5e-5, name  # the finite difference rounds at 1e-7, and Adam enlarges small numbers
+            assert difference(result[name.replace(":whole/", ":divided/")], tensor) < 5e-5, name
 
 
 def test_an_estimate_gives_every_bit_back(results: list[Result]) -> None:

@@ -140,7 +140,7 @@ def test_null_counts_as_not_given() -> None:
         ({"method": {"name": "cg", "nudge": 0.1}}, "method.nudge", "no effect with the method 'cg'"),
         ({"method__terms": 3}, "method.terms", "no effect with the method 'sama'; leave it out or use neumann or cg."),
         ({"method": {"name": "unrolled", "route": "ghost"}}, "method.route", "no effect with the method 'unrolled'"),
-        ({"dataset__source": None, "method__learned": "sources"}, "dataset.source", "is 'sources', but dataset.source is"),
+        ({"dataset__source": None, "method__learned": "sources"}, "dataset.source", "is 'sources', but dataset.source"),
         ({"training__precision": "int8"}, "training.precision", "available: auto, float32, bfloat16 or float16."),
         ({"training__clip_norm": 0}, "training.clip_norm", "is 0; wanted more than 0"),
         ({"labels": {"b d": "x"}}, "labels", "labels has the key 'b d'; wanted 1 to 63 letters"),
