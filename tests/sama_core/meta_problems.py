@@ -27,9 +27,10 @@ from sama_core.meta.weight_network import WeightNetwork
 from sama_core.problem import BilevelProblem
 from sama_core.randomness import isolated_randomness
 from sama_core.tensors import clone_buffers
+from tests.sama_core.problems import NUM_CLASSES, NUM_FEATURES, NUM_INPUTS, NUM_ROWS
 
 CPU = torch.device("cpu")
-NUM_FEATURES, NUM_CLASSES, NUM_INPUTS, NUM_ROWS, NUM_SOURCES, NUM_TASKS = 4, 3, 5, 20, 3, 3
+NUM_SOURCES, NUM_TASKS = 3, 3
 
 
 class TwoHeads(nn.Module):
@@ -95,14 +96,6 @@ def build_theta(name: str) -> nn.Module:
     torch.manual_seed(0)
     network = TwoHeads()
     return (network if "tasks" in name else nn.Sequential(network.trunk, network.main)).double()
-
-
-def draw_batch(size: int, seed: int) -> Batch:
-    """Return a random batch of distinct rows."""
-    generator = torch.Generator().manual_seed(seed)
-    inputs = torch.randn(size, NUM_INPUTS, generator=generator, dtype=torch.float64)
-    labels = torch.randint(0, NUM_CLASSES, (size,), generator=generator)
-    return Batch(torch.randperm(NUM_ROWS, generator=generator)[:size], inputs, labels, seed)
 
 
 def draw_evidence(batch: Batch) -> Evidence:

@@ -12,6 +12,7 @@ from torch.utils.checkpoint import checkpoint
 from sama_core.batch import split_batch
 from sama_core.errors import NetworkError
 from sama_core.hypergradient.routes.ghost import GhostRoute, explain_refusal, retained_bytes, verify
+from sama_core.hypergradient.routes.ghost.layers import find_kind
 from sama_core.precision import Precision
 from sama_core.randomness import isolated_randomness
 from tests.sama_core.ghost_scene import CPU, Classes, Reader, Scene, build_scene, kept_calls, relative_error
@@ -370,3 +371,21 @@ def test_a_later_backward_pass_changes_nothing() -> None:
     with torch.no_grad():
         found = recording.differentiate(direction)
     assert relative_error(found, scene.differentiate_plainly(direction)) < 1e-10
+
+
+@pytest.mark.parametrize(
+    "layer", [nn.LayerNorm(6), nn.GroupNorm(2, 4), nn.BatchNorm2d(4).eval()], ids=lambda m: type(m).__name__
+)
+def test_a_scale_answers_the_same_with_and_without_its_gradients(layer: nn.Module) -> None:
+    """Both ways to <grad l, v> of a kind: the gradients of each row, and its output under a direction."""
+    kind = find_kind(layer.double())
+    assert kind is not None
+    generator = torch.Generator().manual_seed(0)
+    inputs, delta = (torch.randn(3, 4, 5, 6, generator=generator, dtype=torch.float64) for _ in range(2))
+    weight, bias = (torch.randn(layer.weight.shape, generator=generator, dtype=torch.float64) for _ in range(2))
+    kept = kind.keep(layer, (inputs,), {})
+    gradients = kind.condense(layer, kept, delta, {"weight": "w", "bias": "b"})
+    assert gradients is not None
+    by_gradients = gradients["weight"].flatten(1) @ weight.flatten() + gradients["bias"].flatten(1) @ bias.flatten()
+    by_response = (delta * kind.respond(layer, kept, weight, bias)).flatten(1).sum(1)
+    torch.testing.assert_close(by_response, by_gradients, rtol=1e-10, atol=1e-12)

@@ -26,13 +26,10 @@ from sama_core.problem import BilevelProblem
 from tests.sama_core.meta_problems import (
     BUILDERS,
     CPU,
-    NUM_CLASSES,
-    NUM_FEATURES,
     NUM_TASKS,
     build_meta,
     build_theta,
     differentiate_adamw,
-    draw_batch,
     draw_evidence,
     lose_main,
     lose_tasks,
@@ -40,6 +37,7 @@ from tests.sama_core.meta_problems import (
     read_main,
     take_step,
 )
+from tests.sama_core.problems import NUM_CLASSES, NUM_FEATURES, draw_batch
 
 WEIGHTS = ["network", "logits", "sources", "network x sources"]
 CORRECTORS = ["corrector", "corrector without confusion", "network x sources x corrector"]

@@ -14,7 +14,8 @@ from sama_core.meta.label_corrector import LabelCorrector
 from sama_core.meta.source_weights import SourceWeights
 from sama_core.meta.task_weights import TaskWeights
 from sama_core.meta.weight_network import WeightNetwork
-from tests.sama_core.meta_problems import NUM_CLASSES, Toy
+from tests.sama_core.meta_problems import Toy
+from tests.sama_core.problems import NUM_CLASSES
 
 
 def _plant_wrong_labels(toy: Toy, share: float) -> Tensor:

@@ -82,8 +82,11 @@ def test_every_expired_lease_is_ended(database: Database) -> None:
 
 
 def test_a_sweep_of_nothing_writes_nothing(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(database, "write", lambda: pytest.fail("a transaction was opened for writing"))
+    opened: list[str] = []
+    write = database.write
+    monkeypatch.setattr(database, "write", lambda: opened.append("write") or write())
     Sweeper(database, HOSTNAME).sweep()
+    assert opened == []
 
 
 def test_a_frozen_attempt_that_holds_an_sqlite_file_is_ended(

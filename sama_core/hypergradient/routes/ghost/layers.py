@@ -178,8 +178,11 @@ class ScaleKind(AbstractLayerKind):
         return gradients
 
     def respond(self, layer: Any, kept: Kept, weight: Tensor, bias: Tensor | None) -> Tensor:
-        """Never asked for: ``condense`` always answers."""
-        raise NotImplementedError
+        """Return the normalised input, scaled and shifted; a pass never asks, for ``condense`` always answers."""
+        normalised = self.normalise(layer, *kept).to(weight.dtype)
+        trailing = () if self.num_trailing is not None else (1,) * (normalised.dim() - 2)
+        scaled = normalised * weight.view(*weight.shape, *trailing)
+        return scaled if bias is None else scaled + bias.view(*bias.shape, *trailing)
 
 
 class BatchNormKind(ScaleKind):
