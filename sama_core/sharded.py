@@ -187,7 +187,7 @@ class ShardedSama(AbstractHypergradient):
     ) -> HypergradientEstimate:
         """Return the hypergradient of the meta loss through the last base step."""
         last, adaptation = steps[-1], find_adaptation(optimizer, adapted=self.adapted)
-        views = view_groups(optimizer, last.snapshot)
+        views = view_groups(optimizer, last.snapshot, last.settings)
         meta_loss, gradient = _differentiate_meta(problem, [p for view in views for p in view.params], meta)
         parts = [_take_parts(view) for view in views]
         direction: Vector = []
