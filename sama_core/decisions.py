@@ -22,8 +22,12 @@ class Decisions:
         score: float32, higher = more worth keeping.
         noise_score: float32 in [0, 1], higher = more likely mislabelled.
         suggested: int64, the class the evidence points to.
-        label_confidence: float32 in [0, 1], averaged probability of ``suggested``.
-        probabilities: float32 (N, C), probabilities averaged over the epochs; None where the method trains nothing.
+        label_confidence: float32 in [0, 1], probability of ``suggested``.
+        probabilities: float32 (N, C), probability of each class to be the true label; None where the method trains
+            nothing.
+        evidence: what the decisions rest on, by name, float32 (N,) each; NaN where unknown.
+        representation: float32 (N, D), what the network makes of each example before its last layer, projected to
+            few dimensions; None where no network was trained.
         facts: how it was done (route and its reason, steps, meta steps), for the manifest.
     """
 
@@ -35,6 +39,8 @@ class Decisions:
     suggested: NDArray[np.int64]
     label_confidence: NDArray[np.float32]
     probabilities: NDArray[np.float32] | None = None
+    evidence: Mapping[str, NDArray[np.float32]] = field(default_factory=dict)
+    representation: NDArray[np.float32] | None = None
     facts: Mapping[str, JSON] = field(default_factory=dict)
 
 

@@ -26,13 +26,23 @@ class AbstractExamples(ABC):
     """A data set by row number: the given labels in memory, the inputs fetched a batch at a time.
 
     Implementations set ``labels`` (int64, shape (N,), each in 0..C-1, on the CPU) and ``num_classes`` (C >= 2). Rows
-    without a label do not belong here: leave them out and keep the map of row numbers outside. ``sources`` (int64,
-    shape (N,), each 0..S-1, on the CPU) may say where each example came from.
+    without a label do not belong here: leave them out and keep the map of row numbers outside.
+
+    Attributes:
+        sources: int64 (N,), each 0..S-1, on the CPU: where each example came from, where that is known.
+        votes: int64 (N, V), on the CPU: what V labelling functions said of each example, -1 where one abstained.
+        given_labels: of trusted examples, int64 (N,): the label that the data delivered for it beside the trusted one
+            in ``labels``, -1 where there was none.
+        train_rows: of trusted examples, int64 (N,): its row number among the training examples, -1 where it is none
+            of them.
     """
 
     labels: Tensor
     num_classes: int
     sources: Tensor | None = None
+    votes: Tensor | None = None
+    given_labels: Tensor | None = None
+    train_rows: Tensor | None = None
 
     @abstractmethod
     def __len__(self) -> int:
