@@ -16,8 +16,16 @@ from sama_core.method import AbstractMethod
 from sama_core.options import CurationOptions
 from sama_core.reweighting import ReweightingMethod
 from sama_core.scores.aum import AumScore
+from sama_core.scores.confident_learning import ConfidentLearning, ConfidentLearningTrusted
+from sama_core.scores.dual import DualScore
+from sama_core.scores.el2n import El2nScore
+from sama_core.scores.forgetting import ForgettingScore
+from sama_core.scores.grand import GrandScore
 from sama_core.scores.loss import LossScore
 from sama_core.scores.random import RandomMethod
+from sama_core.scores.recalibrated import RecalibratedTrustedModel
+from sama_core.scores.self_training import SelfTraining
+from sama_core.scores.trusted_model import TrustedModel
 from sama_core.types import AbstractExamples, StepReport
 
 __all__ = ["METHOD_NAMES", "CurationOptions", "Decisions", "StepReport", "build_method", "curate"]
@@ -26,7 +34,16 @@ _BUILDERS: dict[str, Callable[[CurationOptions], AbstractMethod[Any]]] = {
     **{name: partial(ReweightingMethod, name) for name in HYPERGRADIENT_NAMES},
     "random": RandomMethod,
     "loss": LossScore,
+    "el2n": El2nScore,
+    "grand": GrandScore,
+    "forgetting": ForgettingScore,
     "aum": AumScore,
+    "dual": DualScore,
+    "trusted-model": TrustedModel,
+    "recalibrated": RecalibratedTrustedModel,
+    "self-training": SelfTraining,
+    "confident-learning": ConfidentLearning,
+    "confident-learning-trusted": ConfidentLearningTrusted,
 }
 
 METHOD_NAMES = tuple(_BUILDERS)

@@ -25,6 +25,14 @@ class UnknownMethodError(SamaCoreError, ValueError):
     """No curation method has this name."""
 
 
+class MissingPackageError(SamaCoreError, ImportError):
+    """A method rests on an optional package that is not installed. ``package`` names it, and the extra it comes by."""
+
+    def __init__(self, message: str, package: str) -> None:
+        super().__init__(message)
+        self.package = package
+
+
 class CheckpointError(SamaCoreError, ValueError):
     """A checkpoint does not belong to this method, these options, or this data."""
 

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from sama_core.base_level import BaseLevel
+from sama_core.batch import Batch
 from sama_core.checkpoint import check_header
 from sama_core.errors import ExamplesError, OptionsError
 from sama_core.options import CurationOptions
@@ -20,6 +21,7 @@ from sama_core.tensors import move_inputs
 from sama_core.types import JSON, AbstractExamples, SolveStatus, StepReport, check_examples
 
 Observer = Callable[[StepReport], bool | None]
+Watch = Callable[[Batch, Tensor], None]
 
 
 @dataclass
@@ -96,13 +98,15 @@ class PlainTrainer:
         base = BaseLevel(network, examples, self.options, place, rows=rows, num_steps=num_steps)
         return TrainingState(base, scale_weights(weights, base.rows, len(examples)).to(place))
 
-    def step(self, state: TrainingState) -> StepReport:
-        """Do one step. The global random generators stay untouched."""
+    def step(self, state: TrainingState, watch: Watch | None = None) -> StepReport:
+        """Do one step; ``watch`` sees the batch and its logits (B, C). The global random generators stay untouched."""
         base = state.base
         with isolated_randomness(base.device):
             batch = base.draw()
             weights_B = state.weights[batch.rows]
-            loss, _ = base.descend(batch, weights_B)
+            loss, logits_BC = base.descend(batch, weights_B)
+            if watch is not None:
+                watch(batch, logits_BC)
         return base.report(loss, weights_B)
 
     def is_done(self, state: TrainingState) -> bool:
@@ -222,13 +226,23 @@ def predict(
     """
     chosen = torch.arange(len(examples)) if rows is None else rows.to(torch.int64).cpu()
     place = torch.device(device)
-    with _evaluation_mode(network):
+    with evaluation_mode(network):
         parts = [network(move_inputs(examples.fetch(part), place)) for part in torch.split(chosen, batch_size)]
     return torch.cat(parts).float().cpu()
 
 
 @contextmanager
-def _evaluation_mode(network: nn.Module) -> Iterator[None]:
+def evaluation_mode(network: nn.Module) -> Iterator[None]:
+    """Put a network into evaluation mode for the block; the mode of each of its parts comes back at the end.
+
+    Example:
+        >>> network = nn.Dropout()
+        >>> with evaluation_mode(network):
+        ...     print(network.training)
+        False
+        >>> network.training
+        True
+    """
     modes = [(module, module.training) for module in network.modules()]
     network.eval()
     try:

@@ -3,10 +3,10 @@
 from torch import Tensor
 
 from sama_core.features import compute_margins
-from sama_core.scores.tracked import AbstractTrackedScore
+from sama_core.scores.tracked import AbstractAveragedScore
 
 
-class AumScore(AbstractTrackedScore):
+class AumScore(AbstractAveragedScore):
     """score = logit of the given label minus the largest other logit, averaged over all epochs.
 
     noise_score = (1 - score / (1 + |score|)) / 2: falling in the score, 0.5 where the margin averages to 0.
@@ -21,10 +21,10 @@ class AumScore(AbstractTrackedScore):
         """Return the margins (B,)."""
         return compute_margins(logits, labels)
 
-    def counts_from(self, num_epochs: int) -> int:  # noqa: ARG002 - the contract's signature
-        """Return the first epoch."""
-        return 0
+    def list_epochs(self, num_epochs: int) -> range:
+        """Return them all."""
+        return range(num_epochs)
 
-    def judge(self, averages: Tensor) -> tuple[Tensor, Tensor]:
+    def judge_averages(self, averages: Tensor) -> tuple[Tensor, Tensor]:
         """Return the margin and its mapping to [0, 1]."""
         return averages, 0.5 * (1.0 - averages / (1.0 + averages.abs()))

@@ -27,7 +27,13 @@ def test_every_method_keeps_the_contract_of_decisions(name: str) -> None:
     for share in (decisions.noise_score, decisions.label_confidence):
         assert share.min() >= 0
         assert share.max() <= 1
-    assert decisions.facts["num_base_steps"] == (0 if name == "random" else 60)
+    num_steps = {"random": 0, "el2n": 24, "grand": 12, "recalibrated": 60 + 5 * 60, "self-training": 4 * 60}
+    num_steps |= {"confident-learning": 5 * 50, "confident-learning-trusted": 5 * 60}
+    assert decisions.facts["num_base_steps"] == num_steps.get(name, 60)
+    assert decisions.probabilities is not None
+    assert decisions.probabilities.shape == (96, 3)
+    for values in decisions.evidence.values():
+        assert (values.dtype, values.shape) == (np.float32, (96,))
 
 
 @pytest.mark.parametrize("name", ["sama", "loss", "aum"])
@@ -56,7 +62,7 @@ def test_loss_counts_the_last_half_and_aum_counts_all() -> None:
         state = method.init(build_small_network(), examples)
         while not method.is_done(state):
             method.step(state)
-        assert state.visits.tolist() == [10 - first] * 48
+        assert state.memory["visits"].tolist() == [10 - first] * 48
 
 
 def test_random_depends_on_the_seed_alone() -> None:
@@ -81,5 +87,6 @@ def test_random_has_no_steps() -> None:
 def test_unknown_method_is_refused_with_those_there_are() -> None:
     with pytest.raises(UnknownMethodError) as caught:
         build_method("magic", OPTIONS)
-    names = "sama, sama-na, neumann, cg, unrolled, random, loss, aum"
+    names = "sama, sama-na, neumann, cg, unrolled, random, loss, el2n, grand, forgetting, aum, dual, "
+    names += "trusted-model, recalibrated, self-training, confident-learning, confident-learning-trusted"
     assert str(caught.value) == f"method: 'magic'; wanted one of {names}"
