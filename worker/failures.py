@@ -85,6 +85,12 @@ def _of_core(error: BaseException) -> Failure:
     return Failure("invalid_document", f"{error}.".replace("..", "."), _DOCUMENT_HINT)
 
 
+def _of_package(error: BaseException) -> Failure:
+    package = getattr(error, "package", "an optional package")
+    hint = f"Install the extra {package} on the worker (pip install -c constraints.txt '.[worker,{package}]'), or take "
+    return Failure("missing_package", f"{error}.", f"{hint}another method; then submit the job again.")
+
+
 def _of_non_finite(error: BaseException) -> Failure:
     step = getattr(error, "step", None)
     where = f" at step {step}" if step is not None else ""
@@ -127,5 +133,6 @@ _TABLE: Mapping[str, Callable[[BaseException], Failure | None]] = {
     "service.storage.faults.DataError": _of_data,
     "service.errors.ServiceError": _of_service,
     "sama_core.errors.NonFiniteError": _of_non_finite,
+    "sama_core.errors.MissingPackageError": _of_package,
     "sama_core.errors.SamaCoreError": _of_core,
 }

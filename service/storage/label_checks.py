@@ -6,7 +6,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from service.jobs.document import BASELINES, JobDocument
+from service.jobs.document import META_FREE_BASELINES, JobDocument
 from service.jobs.document_names import list_names, show
 from service.storage.findings import Findings
 from service.storage.labels import LabelColumn, LabelMap
@@ -121,7 +121,7 @@ def _check_meta(
         seen = f"no example of class {_list_values(absent)}"
         wanted = "at least one trusted example of each class"
         message = f"meta: the meta set has {seen}, so nothing could judge those rows; wanted {wanted}."
-        if document.method.name in BASELINES:
+        if document.method.name in META_FREE_BASELINES:
             findings.notes.append(f"The meta set has {seen}.")
         else:
             findings.refuse("meta", seen, wanted, f"{message} Use meta.fraction, or a baseline such as aum.")

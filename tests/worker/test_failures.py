@@ -9,7 +9,7 @@ import pytest
 import torch
 from sqlalchemy.exc import OperationalError
 
-from sama_core.errors import NonFiniteError, OptionsError
+from sama_core.errors import MissingPackageError, NonFiniteError, OptionsError
 from service.errors import ServiceError
 from service.storage.faults import DataError
 from worker.failures import describe_failure
@@ -36,6 +36,7 @@ def _database_error(text: str) -> OperationalError:
         (_database_error("connection refused"), "database_unavailable", True),
         (NonFiniteError("the loss", 7), "non_finite_loss", False),
         (OptionsError("lr: -1; wanted more"), "invalid_document", False),
+        (MissingPackageError("method: x needs the package y", "y"), "missing_package", False),
         (DataError("invalid_data", "row 17: unreadable", row=17), "bad_data", False),
         (DataError("file_not_found", "there is no such file"), "file_not_found", False),
         (ServiceError("bad_model", "no weights"), "bad_model", False),
