@@ -30,6 +30,17 @@ def write_share(share: float | None, digits: int = 1) -> str:
     return "-" if share is None else f"{100 * share:.{digits}f}%"
 
 
+def write_probability(probability: float) -> str:
+    """Return a probability with two decimal places that never says sure or impossible.
+
+    >>> write_probability(0.876), write_probability(0.9999), write_probability(0.001)
+    ('0.88', 'over 0.99', 'under 0.01')
+    """
+    if probability > 0.99:
+        return "over 0.99"
+    return "under 0.01" if probability < 0.01 else f"{probability:.2f}"
+
+
 def write_points(difference: float) -> str:
     """Return a difference of two shares in percentage points, with its sign.
 

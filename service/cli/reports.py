@@ -1,22 +1,20 @@
 """What a finished job found, in a few lines for a terminal."""
 
-from collections.abc import Container, Iterable, Sequence
+from collections.abc import Container, Iterable, Iterator, Sequence
 
+from service.cli.evaluation_report import write_evaluation
 from service.cli.tables import write_table
 from service.jobs.schemas import Job
-from service.results.schemas import EvaluationSummary, Summary
+from service.results.schemas import RelabelSummary, Summary
 from service.wording import write_count, write_moment, write_points, write_seconds, write_share
 
-
-def write_interval(interval: tuple[float, float]) -> str:
-    """Return an interval of shares as per cent."""
-    return f"{100 * interval[0]:.1f} to {100 * interval[1]:.1f}%"
+_MOST_CHANGES = 5
 
 
 def write_summary(job: Job, summary: Summary, *, said: Container[str] = ()) -> list[str]:
     """Return what the job found: rows, kept, doubtful, the proof and its verdict, and the notes not `said` before."""
     selection = summary.selection
-    dropped = summary.num_labelled - selection.n_kept
+    dropped = selection.n_labelled - selection.n_kept
     rows = [
         ["rows", f"{summary.num_rows:,}", ""],
         ["keep", f"{selection.n_kept:,}", write_share(selection.kept_fraction_of_total)],
@@ -27,9 +25,13 @@ def write_summary(job: Job, summary: Summary, *, said: Container[str] = ()) -> l
         rows.append(
             ["unlabelled", f"{summary.num_unlabelled:,}", write_share(summary.num_unlabelled / summary.num_rows)]
         )
+    if summary.relabel is not None:
+        rows += _list_label_counts(summary.relabel, summary.num_rows)
     lines = [f"{job.name or job.id}: {job.task} by {job.document['method']['name']}, rule {selection.rule}", ""]
     lines += write_table(rows)
-    lines += ["", *_write_evaluation(summary.evaluation)]
+    if summary.relabel is not None:
+        lines += ["", *_write_changes(summary.relabel)]
+    lines += ["", *write_evaluation(summary.evaluation)]
     notes = [f"  note: {note}" for note in summary.notes if note not in said]
     return [*lines, "", *notes] if notes else lines
 
@@ -72,23 +74,36 @@ def write_jobs(jobs: Sequence[Job]) -> list[str]:
     return write_table(rows, indent="")
 
 
+def _list_label_counts(relabel: RelabelSummary, num_rows: int) -> Iterator[list[str]]:
+    yield ["labels corrected", f"{relabel.num_corrected:,}", write_share(relabel.num_corrected / num_rows)]
+    if relabel.num_labelled:
+        yield ["labelled newly", f"{relabel.num_labelled:,}", write_share(relabel.num_labelled / num_rows)]
+
+
+def _write_changes(relabel: RelabelSummary) -> list[str]:
+    """Return the most frequent corrections, and how many labels are right by the model's own probabilities."""
+    rows = [["given label", "corrected to", "rows", "mean confidence"]]
+    rows += [
+        [
+            "(none)" if change.given is None else change.given,
+            change.label,
+            f"{change.count:,}",
+            f"{change.mean_confidence:.2f}",
+        ]
+        for change in relabel.changes[:_MOST_CHANGES]
+    ]
+    num_more = relabel.num_changes - len(rows) + 1
+    more = [f"  and {write_count(num_more, 'more pair')} of labels"] if num_more else []
+    before, after = write_share(relabel.expected_right_before), write_share(relabel.expected_right_after)
+    right = f"  labels right by the model's own probabilities: {before} as given, {after} as corrected"
+    return [
+        *(write_table(rows) if relabel.changes else ["  no label was doubtful enough to be corrected"]),
+        *more,
+        right,
+    ]
+
+
 def _align(rows: Iterable[tuple[str, str]]) -> list[str]:
     pairs = list(rows)
     width = max(len(name) for name, _ in pairs)
     return [f"{name.ljust(width)}  {value}" for name, value in pairs]
-
-
-def _write_evaluation(evaluation: EvaluationSummary | str) -> list[str]:
-    if isinstance(evaluation, str):
-        return ["  accuracy: not evaluated (the document has no `evaluation`)"]
-    rows = [["trained on", "rows", "test accuracy", "95% interval"]]
-    rows += [
-        [arm.arm, f"{arm.num_rows:,}", write_share(arm.mean), write_interval(arm.interval)] for arm in evaluation.arms
-    ]
-    lines = write_table(rows)
-    for comparison in evaluation.comparisons:
-        low, high = (write_points(end) for end in comparison.interval)
-        lines.append(f"  curated against {comparison.arm}: {write_points(comparison.difference)} ({low} to {high})")
-    seeds = write_count(len(evaluation.seeds), "seed")
-    lines.append(f"  {write_count(evaluation.num_test, 'test example')}, {seeds}")
-    return [*lines, "", f"  verdict: {evaluation.verdict}"]

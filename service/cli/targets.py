@@ -6,7 +6,7 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from service.client.bundle_listing import BUNDLE_FILES, SUMS_FILE
+from service.client.bundle_listing import BUNDLE_FILES, EXTRA_FILES, SUMS_FILE
 from service.errors import ServiceError
 
 
@@ -18,7 +18,7 @@ def check_target(out: Path, *, overwrite: bool) -> None:
     """
     if out.exists() and not out.is_dir():
         raise ServiceError("target_not_usable", f"--out is {str(out)!r}, which is a file; wanted a folder.")
-    present = [name for name in BUNDLE_FILES if (out / name).exists()]
+    present = [name for name in (*BUNDLE_FILES, *EXTRA_FILES) if (out / name).exists()]
     if present and not overwrite:
         raise ServiceError(
             "target_exists",

@@ -10,12 +10,15 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from service.cli.bundle_labels import LABEL_COLUMNS, check_labels
 from service.client.bundle_listing import BUNDLE_FILES, SUMS_FILE, read_sums
 from service.client.downloads import digest_file
 from service.errors import Problem, ServiceError
 from service.wording import write_count
 
 _BATCH_ROWS = 65_536
+# Bundles of these versions came before labels could be corrected.
+VERSIONS_WITHOUT_LABELS = ("1.0",)
 
 
 class CheckFailedError(ServiceError):
@@ -53,9 +56,15 @@ def verify_bundle(directory: Path) -> VerifiedBundle:
     digests = _check_digests(directory)
     manifest = _read_manifest(directory)
     problems = list(_check_outputs(manifest, digests))
-    rows, kept, weights = _read_rows(directory / "rows.parquet")
+    has_labels = manifest.get("schema_version") not in VERSIONS_WITHOUT_LABELS
+    table = _read_rows(directory / "rows.parquet", LABEL_COLUMNS if has_labels else ())
+    rows, kept = (table.column(name).to_numpy() for name in ("row", "keep"))
+    kept = kept.astype(np.bool_)
+    weights = np.nan_to_num(table.column("weight").to_numpy(), nan=0.0)
     problems += _check_rows(manifest, rows, kept)
     problems += _check_arrays(directory, rows, kept, weights)
+    if has_labels:
+        problems += check_labels(directory, manifest, table)
     if problems:
         raise CheckFailedError(problems)
     return VerifiedBundle(str(manifest.get("job_id")), len(digests) + 1, len(rows), int(kept.sum()))
@@ -178,17 +187,22 @@ def _check_arrays(
             yield _refuse(name, str(found.dtype), str(expected.dtype), f"{name} does not agree with rows.parquet.")
 
 
-def _read_rows(path: Path) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.bool_], npt.NDArray[np.float32]]:
+def _read_rows(path: Path, columns: Sequence[str]) -> Any:
+    """Return the table with `row`, `keep`, `weight` and these columns."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
+    wanted = list(dict.fromkeys(["row", "keep", "weight", *columns]))
     try:
-        table = pq.read_table(path, columns=["row", "keep", "weight"])
+        file = pq.ParquetFile(path)
+        missing = [name for name in wanted if name not in file.schema_arrow.names]
+        if not missing:
+            return file.read(columns=wanted)
     except (pa.ArrowException, OSError) as exc:
         message = "rows.parquet cannot be read as the table of a bundle."
         raise CheckFailedError([_refuse("rows.parquet", str(exc), "a table", message)]) from exc
-    rows, kept, weights = (table.column(name).to_numpy() for name in ("row", "keep", "weight"))
-    return rows, kept.astype(np.bool_), np.nan_to_num(weights, nan=0.0)
+    message = f"rows.parquet has no column {missing[0]!r}; wanted {', '.join(wanted)}."
+    raise CheckFailedError([_refuse("rows.parquet", "no such column", missing[0], message)])
 
 
 def _read_manifest(directory: Path) -> dict[str, Any]:

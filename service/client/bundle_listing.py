@@ -14,6 +14,8 @@ BUNDLE_FILES = (
     "croissant.json",
     SUMS_FILE,
 )
+# Files that a bundle holds where the job was to make them.
+EXTRA_FILES = ("soft_labels.npy",)
 _LINE = re.compile(r"([0-9a-f]{64}) [ *]([A-Za-z0-9][A-Za-z0-9._-]{0,63})")
 
 

@@ -128,12 +128,19 @@ class Client:
         sort: str | None = None,
         class_name: str | None = None,
         kept: bool | None = None,
+        corrected: bool | None = None,
         cursor: str | None = None,
         limit: int | None = None,
     ) -> ExamplePage:
         """Return one page of per-example results."""
-        kept_text = None if kept is None else str(kept).lower()
-        params = {"sort": sort, "class": class_name, "kept": kept_text, "cursor": cursor, "limit": limit}
+        flags = {"kept": kept, "corrected": corrected}
+        params = {
+            "sort": sort,
+            "class": class_name,
+            **{name: None if flag is None else str(flag).lower() for name, flag in flags.items()},
+            "cursor": cursor,
+            "limit": limit,
+        }
         answer = self._transport.request("GET", _job_path(job_id, "examples"), params=params)
         return ExamplePage.model_validate_json(answer.content)
 

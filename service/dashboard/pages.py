@@ -1,6 +1,6 @@
 """The pages: jobs, and one job. They show what the services answer and decide nothing themselves."""
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import yaml
 from fastapi import APIRouter, Query, Request
@@ -19,6 +19,20 @@ from service.jobs.state import FINAL_STATES, JobState
 
 JOBS_ON_A_PAGE = 50
 _NUM_PREVIEWS = 48
+
+PreviewFilter = Literal["all", "corrected", "kept", "dropped"]
+_PREVIEW_WORDS = {
+    "all": "the most suspicious",
+    "corrected": "with a corrected or new label",
+    "kept": "kept",
+    "dropped": "dropped",
+}
+_PREVIEW_CONDITIONS: dict[str, dict[str, bool]] = {
+    "all": {},
+    "corrected": {"corrected": True},
+    "kept": {"kept": True},
+    "dropped": {"kept": False},
+}
 
 KeepFraction = Annotated[float | None, Query(gt=0, le=1)]
 
@@ -74,7 +88,11 @@ def show_job_table(jobs: JobServiceDep, query: JobsQueryDep) -> Response:
 
 
 def show_job(
-    job_id: str, jobs: JobServiceDep, results: ResultServiceDep, keep_fraction: KeepFraction = None
+    job_id: str,
+    jobs: JobServiceDep,
+    results: ResultServiceDep,
+    keep_fraction: KeepFraction = None,
+    show: PreviewFilter = "all",
 ) -> Response:
     """Show one job: where it stands and, once it has succeeded, what it found. Raises NotFoundError."""
     values = _look(jobs, job_id)
@@ -82,13 +100,15 @@ def show_job(
     summary = previews = None
     if job.state == JobState.SUCCEEDED:
         summary = results.summary(job_id, keep_fraction=keep_fraction)
-        previews = results.list_previews(job_id, limit=_NUM_PREVIEWS)
+        previews = results.list_previews(job_id, limit=_NUM_PREVIEWS, **_PREVIEW_CONDITIONS[show])
     return render(
         "job.html",
         **values,
         summary=summary,
         previews=previews,
         keep_fraction=keep_fraction,
+        show=show,
+        preview_filters=_PREVIEW_WORDS,
         document=yaml.safe_dump(_drop_empty(job.document), sort_keys=False, allow_unicode=True),
     )
 

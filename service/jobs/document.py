@@ -15,13 +15,17 @@ from service.jobs.document_rules import SCHEME, list_rule_problems
 from service.jobs.document_specs import (
     ALL_OTHER_COLUMNS,
     BASELINES,
+    META_FREE_BASELINES,
     AbstractSpec,
     DatasetSpec,
     EvaluationSpec,
+    LeakageSpec,
     LimitsSpec,
     MetaSpec,
     MethodSpec,
     ModelSpec,
+    PlantSpec,
+    RelabelSpec,
     ResourcesSpec,
     SelectionSpec,
     SplitSpec,
@@ -30,18 +34,23 @@ from service.jobs.document_specs import (
     TrainingSpec,
 )
 from service.jobs.document_text import parse_value, read_document, set_field
+from service.jobs.evaluation_rules import fill_arms
 
 __all__ = [
     "ALL_OTHER_COLUMNS",
     "BASELINES",
+    "META_FREE_BASELINES",
     "DatasetSpec",
     "DocumentError",
     "EvaluationSpec",
     "JobDocument",
+    "LeakageSpec",
     "LimitsSpec",
     "MetaSpec",
     "MethodSpec",
     "ModelSpec",
+    "PlantSpec",
+    "RelabelSpec",
     "ResourcesSpec",
     "SelectionSpec",
     "SplitSpec",
@@ -81,11 +90,13 @@ class JobDocument(AbstractSpec):
     dataset: DatasetSpec
     meta: MetaSpec | None = None
     test: TestSpec | None = None
+    leakage: LeakageSpec = LeakageSpec()
     task: Task = "reweight"
     model: ModelSpec = ModelSpec()
     method: MethodSpec = MethodSpec()
     training: TrainingSpec = TrainingSpec()
     selection: SelectionSpec = SelectionSpec()
+    relabel: RelabelSpec | None = None
     evaluation: EvaluationSpec | None = None
     limits: LimitsSpec = LimitsSpec()
     resources: ResourcesSpec = ResourcesSpec()
@@ -93,10 +104,17 @@ class JobDocument(AbstractSpec):
 
     @property
     def keep_fraction(self) -> float:
-        """The share of all curated rows that is kept: as given, else 0.8 for prune and 1 for reweight."""
+        """The share of all curated rows that is kept: as given, else 0.8 for prune and 1 for the other tasks."""
         if self.selection.keep_fraction is not None:
             return self.selection.keep_fraction
         return DEFAULT_PRUNE_FRACTION if self.task == "prune" else 1.0
+
+    @property
+    def relabelling(self) -> RelabelSpec | None:
+        """When a label is corrected; None where the task leaves labels as they are."""
+        if self.task != "relabel":
+            return None
+        return self.relabel or RelabelSpec()
 
     @property
     def meta_label(self) -> str:
@@ -120,7 +138,8 @@ def parse_document(data: object) -> JobDocument:
     if not isinstance(data, Mapping):
         raise DocumentError([refuse("document", data, "a mapping of fields such as dataset, meta and task")])
     raw = _drop_nulls(data)
-    _spread_features(raw)
+    _spread_names(raw)
+    fill_arms(raw)
     problems: list[Problem] = []
     document: JobDocument | None = None
     try:
@@ -164,8 +183,9 @@ def _drop_nulls(value: Mapping[Any, Any]) -> dict[str, Any]:
     }
 
 
-def _spread_features(raw: dict[str, Any]) -> None:
-    """Read `features: "*"` and a single column name as a list of one."""
+def _spread_names(raw: dict[str, Any]) -> None:
+    """Read `features: "*"` and a single column name, of features or of votes, as a list of one."""
     dataset = raw.get("dataset")
-    if isinstance(dataset, dict) and isinstance(dataset.get("features"), str):
-        dataset["features"] = [dataset["features"]]
+    for field in ("features", "votes"):
+        if isinstance(dataset, dict) and isinstance(dataset.get(field), str):
+            dataset[field] = [dataset[field]]

@@ -6,7 +6,7 @@ from difflib import get_close_matches
 from typing import get_args
 
 from service.errors import Problem
-from service.jobs.document_specs import OptimizerName
+from service.jobs.document_specs import Arm, MethodName, OptimizerName
 
 NUM_SHOWN_CHARACTERS = 80
 
@@ -20,18 +20,18 @@ class Choice:
 
 
 CHOICES: Mapping[str, Choice] = {
-    "task": Choice(("reweight", "prune"), ("relabel",)),
+    "task": Choice(("reweight", "relabel", "prune")),
+    "relabel.targets": Choice(("hard", "soft")),
+    "leakage.action": Choice(("exclude", "refuse", "report")),
     "model.name": Choice(("auto", "linear", "mlp", "cnn", "resnet18", "text", "hf:FOLDER")),
-    "method.name": Choice(
-        ("sama", "sama-na", "neumann", "cg", "unrolled", "random", "loss", "aum"),
-        ("el2n", "grand", "forgetting", "dual", "confident-learning"),
-    ),
+    "method.name": Choice(get_args(MethodName)),
     "method.learned": Choice(("network", "logits", "sources")),
     "method.route": Choice(("auto", "ghost", "finite-difference", "forward-mode")),
     "training.optimizer": Choice(get_args(OptimizerName)),
     "training.precision": Choice(("auto", "float32", "bfloat16", "float16")),
-    "selection.rule": Choice(("auto", "top", "balanced"), ("coverage",)),
-    "evaluation.arms": Choice(("full", "curated", "random")),
+    "selection.rule": Choice(("auto", "top", "balanced", "coverage")),
+    "evaluation.arms": Choice(get_args(Arm)),
+    "evaluation.plant.kind": Choice(("uniform", "confusion")),
 }
 URI_SCHEMES = Choice(("a local path", "file://"), ("s3", "gs", "https", "http", "hf", "upload"))
 

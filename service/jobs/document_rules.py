@@ -11,6 +11,7 @@ from typing import Any, get_args
 from urllib.parse import urlsplit
 
 from service.errors import Problem
+from service.jobs.document_draft import Draft
 from service.jobs.document_names import (
     CHOICES,
     URI_SCHEMES,
@@ -20,9 +21,22 @@ from service.jobs.document_names import (
     refuse_name,
     show,
 )
-from service.jobs.document_specs import ALL_OTHER_COLUMNS, BASELINES, SHARED_METHODS, MethodSpec, OptimizerName
+from service.jobs.document_specs import (
+    ALL_OTHER_COLUMNS,
+    BASELINES,
+    META_FREE_BASELINES,
+    SHARED_METHODS,
+    TRUSTING_BASELINES,
+    MethodSpec,
+    OptimizerName,
+)
+from service.jobs.evaluation_rules import check_evaluation
 
 NO_FEATURES = ("dataset.id", "dataset.split.column", "meta.split.column", "test.split.column")
+VOTE_FREE = (
+    "dataset.label", "meta.label", "test.label", "dataset.text", "dataset.image", "dataset.id", "dataset.source",
+    *NO_FEATURES[1:],
+)  # fmt: skip
 INPUT_FIELDS = ("text", "image", "features")
 META_SOURCES = ("split", "uri", "fraction", "self")
 TEST_SOURCES = ("split", "uri")
@@ -54,29 +68,6 @@ MAX_LABELS = 32
 MAX_LABEL_CHARACTERS = 256
 
 
-class Draft:
-    """A raw document, read by dotted path; a section that is no mapping counts as empty."""
-
-    def __init__(self, data: Mapping[str, Any]) -> None:
-        self._data = data
-
-    def find(self, path: str) -> Any:
-        """Return the value at `path`, or None where there is none."""
-        here: Any = self._data
-        for step in path.split("."):
-            here = here.get(step) if isinstance(here, Mapping) else None
-        return here
-
-    def find_text(self, path: str) -> str | None:
-        """Return the text at `path`, or None where there is no text."""
-        value = self.find(path)
-        return value if isinstance(value, str) else None
-
-    def has(self, path: str) -> bool:
-        """Tell whether a value is given at `path`."""
-        return self.find(path) is not None
-
-
 def list_rule_problems(data: Mapping[str, Any]) -> list[Problem]:
     """Return every problem that lies between fields of a raw document."""
     draft = Draft(data)
@@ -94,8 +85,8 @@ def _check_inputs(draft: Draft) -> Iterator[Problem]:
 
 
 def _check_columns(draft: Draft) -> Iterator[Problem]:
-    features = draft.find("dataset.features")
-    columns = [name for name in features if isinstance(name, str)] if isinstance(features, list | tuple) else []
+    columns = _list_texts(draft, "dataset.features")
+    votes = _list_texts(draft, "dataset.votes")
     yield from _check_feature_list(columns)
     answers = {draft.find_text(f"{section}.label") for section in ("dataset", "meta", "test")} - {None}
     for name in columns:
@@ -103,6 +94,7 @@ def _check_columns(draft: Draft) -> Iterator[Problem]:
             why = f"dataset.features names {name!r}, which holds labels: the model would read the answer."
             yield refuse("dataset.features", name, "columns without labels", why)
         field = next((field for field in NO_FEATURES if name == draft.find_text(field)), None)
+        field = "one of dataset.votes" if name in votes else field
         if field is not None:
             wanted = "columns that describe the example"
             why = f"dataset.features names {name!r}, which is {field}; wanted {wanted}."
@@ -112,6 +104,39 @@ def _check_columns(draft: Draft) -> Iterator[Problem]:
         if column is not None and column in answers:
             why = f"{field} is {column!r}, which is also a label column; wanted another column."
             yield refuse(field, column, "a column without labels", why)
+
+
+def _list_texts(draft: Draft, path: str) -> list[str]:
+    """Return the texts of the list at `path`; a value that is no list has none."""
+    values = draft.find(path)
+    return [value for value in values if isinstance(value, str)] if isinstance(values, list | tuple) else []
+
+
+def _check_votes(draft: Draft) -> Iterator[Problem]:
+    votes = _list_texts(draft, "dataset.votes")
+    repeated = sorted({name for name in votes if votes.count(name) > 1})
+    if repeated:
+        wanted = "each column once"
+        why = f"dataset.votes names {list_names(repeated)} twice; wanted {wanted}."
+        yield refuse("dataset.votes", votes, wanted, why)
+    taken = [field for field in VOTE_FREE if draft.find_text(field) in votes]
+    for field in taken:
+        name, wanted = draft.find_text(field), "columns of labelling-function votes alone"
+        why = f"dataset.votes names {name!r}, which is {field}; wanted {wanted}."
+        yield refuse("dataset.votes", name, wanted, why)
+
+
+def _check_leakage(draft: Draft) -> Iterator[Problem]:
+    if draft.has("leakage.similarity"):
+        similarity, wanted = draft.find("leakage.similarity"), "no leakage.similarity, or near duplicates to look for"
+        if draft.find("leakage.near") is False:
+            why = "leakage.similarity has no effect beside leakage.near: false; leave one out."
+            yield refuse("leakage.similarity", similarity, wanted, why)
+        elif draft.has("dataset.features"):
+            why = (
+                "leakage.similarity has no effect with dataset.features, whose rows are compared exactly; leave it out."
+            )
+            yield refuse("leakage.similarity", similarity, wanted, why)
 
 
 def _check_feature_list(columns: list[str]) -> Iterator[Problem]:
@@ -152,10 +177,10 @@ def _check_uri(param: str, uri: str) -> Iterator[Problem]:
 def _check_meta(draft: Draft) -> Iterator[Problem]:
     method = draft.find_text("method.name") or "sama"
     task = draft.find_text("task") or "reweight"
-    needs_meta = method not in BASELINES
+    needs_meta = method not in META_FREE_BASELINES
     wanted = f"one of {list_names(f'meta.{source}' for source in META_SOURCES)}"
     if draft.find("meta") is None and needs_meta:
-        baselines = list_names(BASELINES)
+        baselines = list_names(META_FREE_BASELINES)
         why = f"meta is missing: method {method!r} needs it; wanted {wanted}. Method {baselines} needs none."
         yield refuse("meta", None, wanted, why)
     if not isinstance(draft.find("meta"), Mapping):
@@ -164,7 +189,11 @@ def _check_meta(draft: Draft) -> Iterator[Problem]:
     if draft.has("meta.self") and draft.has("meta.label"):
         why = "meta.label has no effect beside meta.self; leave one out."
         yield refuse("meta.label", draft.find("meta.label"), "no meta.label beside meta.self", why)
-    if draft.find("meta.self") is True and needs_meta and task != "prune":
+    if draft.find("meta.self") is True and method in TRUSTING_BASELINES:
+        wanted = "meta.split, meta.uri or meta.fraction"
+        why = f"meta.self trusts no example, but method {method!r} trains on trusted ones; wanted {wanted}."
+        yield refuse("meta.self", True, wanted, why)
+    elif draft.find("meta.self") is True and needs_meta and task != "prune":
         wanted = "meta.split, meta.uri or meta.fraction; or task: prune"
         why = (
             "meta.self takes the given labels as trusted and cannot tell which are wrong, so it serves "
@@ -233,6 +262,17 @@ def _check_method(draft: Draft) -> Iterator[Problem]:
             yield refuse(f"method.{field}", value, f"no method.{field} beside {method!r}", why)
 
 
+def _check_relabel(draft: Draft) -> Iterator[Problem]:
+    task, method = draft.find_text("task") or "reweight", draft.find_text("method.name")
+    if task == "relabel" and method == "random":
+        wanted = "a method that learns what the labels should be"
+        why = f"task 'relabel' needs suggested labels, but method 'random' learns none; wanted {wanted}."
+        yield refuse("method.name", method, wanted, why)
+    if task in CHOICES["task"].available and task != "relabel" and draft.has("relabel"):
+        why = f"relabel has no effect with the task {task!r}; leave it out or use task: relabel."
+        yield refuse("relabel", draft.find("relabel"), "no relabel section, or task: relabel", why)
+
+
 def _check_learned(draft: Draft) -> Iterator[Problem]:
     if draft.find_text("method.learned") == "sources" and not draft.has("dataset.source"):
         wanted = "dataset.source, the column that says where each example came from"
@@ -241,27 +281,14 @@ def _check_learned(draft: Draft) -> Iterator[Problem]:
 
 
 def _check_training(draft: Draft) -> Iterator[Problem]:
+    if draft.find_text("method.name") == "dual" and draft.find("training.epochs") == 1:
+        why = "training.epochs is 1, but method 'dual' sees how probabilities change; wanted at least 2."
+        yield refuse("training.epochs", 1, "at least 2 with method 'dual'", why)
     optimizer = draft.find_text("training.optimizer") or "adamw"
     if draft.has("training.momentum") and optimizer in set(get_args(OptimizerName)) - {"sgd", "rmsprop"}:
         why = f"training.momentum has no effect with the optimizer {optimizer!r}; leave it out or use sgd or rmsprop."
         wanted = "no momentum, or optimizer: sgd or rmsprop"
         yield refuse("training.momentum", draft.find("training.momentum"), wanted, why)
-
-
-def _check_evaluation(draft: Draft) -> Iterator[Problem]:
-    if draft.find("evaluation") is None:
-        return
-    if draft.find("test") is None:
-        wanted = "test.split or test.uri beside evaluation"
-        why = f"evaluation is asked for, but test is missing; wanted {wanted}, or no evaluation."
-        yield refuse("test", None, wanted, why)
-    arms = draft.find("evaluation.arms")
-    if isinstance(arms, list | tuple):
-        repeated = sorted({arm for arm in arms if isinstance(arm, str) and arms.count(arm) > 1})
-        if repeated:
-            wanted = "each arm once"
-            why = f"evaluation.arms names {list_names(repeated)} twice; wanted {wanted}."
-            yield refuse("evaluation.arms", arms, wanted, why)
 
 
 def _check_devices(draft: Draft) -> Iterator[Problem]:
@@ -297,15 +324,18 @@ def _check_name(draft: Draft) -> Iterator[Problem]:
 _RULES = (
     _check_inputs,
     _check_columns,
+    _check_votes,
+    _check_leakage,
     _check_uris,
     _check_meta,
     _check_test,
     _check_splits,
     _check_model,
     _check_method,
+    _check_relabel,
     _check_learned,
     _check_training,
-    _check_evaluation,
+    check_evaluation,
     _check_devices,
     _check_labels,
     _check_name,

@@ -10,13 +10,18 @@ from pydantic import BaseModel, ConfigDict, Field
 
 ColumnName = Annotated[str, Field(min_length=1, max_length=256)]
 Uri = Annotated[str, Field(min_length=1, max_length=4096)]
-Task = Literal["reweight", "prune"]
-Arm = Literal["full", "curated", "random"]
-MethodName = Literal["sama", "sama-na", "neumann", "cg", "unrolled", "random", "loss", "aum"]
+Task = Literal["reweight", "relabel", "prune"]
+Arm = Literal["full", "curated", "random", "loss", "meta", "full-and-meta", "curated-and-meta"]
+MethodName = Literal[
+    "sama", "sama-na", "neumann", "cg", "unrolled", "random", "loss", "el2n", "grand", "forgetting", "aum", "dual",
+    "trusted-model", "recalibrated", "self-training", "confident-learning", "confident-learning-trusted",
+]  # fmt: skip
 OptimizerName = Literal["sgd", "adam", "adamw", "nadam", "radam", "rmsprop", "adagrad", "adamax", "adadelta"]
 
 ALL_OTHER_COLUMNS = "*"
-BASELINES = ("random", "loss", "aum")
+META_FREE_BASELINES = ("random", "loss", "el2n", "grand", "forgetting", "aum", "dual", "confident-learning")
+TRUSTING_BASELINES = ("trusted-model", "recalibrated", "self-training", "confident-learning-trusted")
+BASELINES = META_FREE_BASELINES + TRUSTING_BASELINES
 SHARED_METHODS = ("sama", "sama-na")
 
 
@@ -43,6 +48,7 @@ class DatasetSpec(AbstractSpec):
     features: Annotated[tuple[ColumnName, ...], Field(strict=False, min_length=1)] | None = None
     label: ColumnName
     source: ColumnName | None = None
+    votes: Annotated[tuple[ColumnName, ...], Field(strict=False, min_length=1)] | None = None
     split: SplitSpec | None = None
 
     @property
@@ -71,6 +77,18 @@ class TestSpec(AbstractSpec):
     split: SplitSpec | None = None
     uri: Uri | None = None
     label: ColumnName | None = None
+
+
+class LeakageSpec(AbstractSpec):
+    """What happens to test rows that also stand, exactly or nearly, among the curated or the trusted rows.
+
+    `exclude` leaves them out of the test set: no row of the user's is lost from the curation, and accuracy is measured
+    on examples that nothing was trained on. `similarity` None is `DEFAULT_SIMILARITY` of the kind of input.
+    """
+
+    action: Literal["exclude", "refuse", "report"] = "exclude"
+    near: bool = True
+    similarity: Annotated[float, Field(ge=0.5, le=1)] | None = None
 
 
 class ModelSpec(AbstractSpec):
@@ -112,6 +130,7 @@ class TrainingSpec(AbstractSpec):
     clip_norm: Annotated[float, Field(gt=0, le=1e6)] | None = None
     accumulate: Annotated[int, Field(ge=1, le=1024)] = 1
     compile: bool = False
+    stop_when_settled: bool = False
     seed: Annotated[int, Field(ge=0, le=2**53 - 1)] = 0
 
 
@@ -119,15 +138,47 @@ class SelectionSpec(AbstractSpec):
     """Which share of all curated rows is kept, and by which rule; can be changed after the job."""
 
     keep_fraction: Annotated[float, Field(gt=0, le=1)] | None = None
-    rule: Literal["auto", "top", "balanced"] = "auto"
+    rule: Literal["auto", "top", "balanced", "coverage"] = "auto"
     class_floor: Annotated[float, Field(ge=0, le=1)] = 0.3
+    noise_cut: Annotated[float, Field(ge=0, le=1)] | None = None
+
+
+class RelabelSpec(AbstractSpec):
+    """When a label is corrected; a section of task `relabel` alone.
+
+    A label is corrected where the suggested one is more probable than the given one: then, and only then, the change
+    raises the expected number of right labels. `min_confidence` 0.8 asks for more, four right corrections of five at
+    the least, so that correcting still pays where the probabilities are too sure of themselves by up to 0.3.
+    `min_noise` 0.5 leaves alone every row that is not counted among the doubtful ones.
+    """
+
+    min_confidence: Annotated[float, Field(ge=0, le=1)] = 0.8
+    min_noise: Annotated[float, Field(ge=0, le=1)] = 0.5
+    unlabelled: bool = False
+    targets: Literal["hard", "soft"] = "hard"
+
+
+class PlantSpec(AbstractSpec):
+    """The audit: a share of the labels is made wrong in a copy of the rows, to see how many of them are found."""
+
+    rate: Annotated[float, Field(gt=0, le=0.5)] = 0.1
+    kind: Literal["uniform", "confusion"] = "uniform"
 
 
 class EvaluationSpec(AbstractSpec):
-    """Which arms are retrained and compared on the test set, with how many seeds."""
+    """The proof: retrainings compared on the test set, a cheap baseline beside the method, and the audit.
 
-    arms: Annotated[tuple[Arm, ...], Field(strict=False, min_length=1)] = ("full", "curated", "random")
+    `arms` are filled in by `evaluation_rules` where a document names none.
+    """
+
+    arms: Annotated[tuple[Arm, ...], Field(strict=False)] = ("full", "curated", "random")
     seeds: Annotated[int, Field(ge=1, le=100)] = 3
+    baseline: bool = True
+    keep_fractions: (
+        Annotated[tuple[Annotated[float, Field(gt=0, lt=1)], ...], Field(strict=False, min_length=1, max_length=9)]
+        | None
+    ) = None
+    plant: PlantSpec | None = None
 
 
 class LimitsSpec(AbstractSpec):

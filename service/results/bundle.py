@@ -1,20 +1,34 @@
-"""What binds the files of a bundle together: manifest.json, SHA256SUMS, and the tar of all seven."""
+"""What binds the files of a bundle together: manifest.json, SHA256SUMS, and the tar of all."""
 
 import json
 import tarfile
 from collections.abc import Sequence
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 from service.jobs.tables import JobTable
 from service.results.files import ExportedFile
 from service.results.schemas import Summary
 from service.results.tables import ResultTable
 
-SCHEMA_VERSION = "1.0"
-# Files whose digests stand in the manifest; then those that stand in SHA256SUMS; then the whole bundle.
-LISTED_FILES = ("rows.parquet", "keep.npy", "weights.npy", "report.html", "croissant.json")
-SUMMED_FILES = ("manifest.json", *LISTED_FILES)
-BUNDLE_FILES = (*SUMMED_FILES, "SHA256SUMS")
+SCHEMA_VERSION = "1.1"
+SOFT_LABELS_FILE = "soft_labels.npy"
+_LISTED_FILES = ("rows.parquet", "keep.npy", "weights.npy", "report.html", "croissant.json")
+
+
+def list_arrays(result: ResultTable) -> list[str]:
+    """Return the names of the arrays in the bundle of a job."""
+    relabel = result.summary.get("relabel") or {}
+    return ["keep.npy", "weights.npy", *([SOFT_LABELS_FILE] if relabel.get("targets") == "soft" else [])]
+
+
+def list_listed_files(result: ResultTable) -> list[str]:
+    """Return the names of the files whose digests stand in the manifest."""
+    return list(dict.fromkeys(["rows.parquet", *list_arrays(result), *_LISTED_FILES]))
+
+
+def list_bundle_files(result: ResultTable) -> list[str]:
+    """Return the names of all files in the bundle of a job, in order."""
+    return ["manifest.json", *list_listed_files(result), "SHA256SUMS"]
 
 
 def build_manifest(job: JobTable, result: ResultTable, summary: Summary, outputs: Sequence[ExportedFile]) -> bytes:
@@ -29,10 +43,33 @@ def build_manifest(job: JobTable, result: ResultTable, summary: Summary, outputs
         "document_digest": job.document_digest,
         "selection": summary.selection.model_dump(mode="json"),
         "evaluation": summary.model_dump(mode="json", include={"evaluation"})["evaluation"],
+        "relabel": _describe_relabelling(result, summary, outputs),
         "notes": summary.notes,
         "outputs": {file.file_name: file.outputs_entry for file in outputs},
     }
     return encode_json(fields)
+
+
+def _describe_relabelling(
+    result: ResultTable, summary: Summary, outputs: Sequence[ExportedFile]
+) -> dict[str, Any] | None:
+    """Return what was done to labels; None where the job's task leaves them as they are."""
+    if summary.relabel is None:
+        return None
+    soft = [file for file in outputs if file.file_name == SOFT_LABELS_FILE]
+    classes = result.manifest["labels"]["names"]
+    return {
+        **summary.relabel.model_dump(mode="json"),
+        "class_order": classes,
+        "soft_labels": {
+            "file": SOFT_LABELS_FILE,
+            "sha256": soft[0].stored.sha256,
+            "shape": [result.num_rows, len(classes)],
+            "dtype": "float32",
+        }
+        if soft
+        else None,
+    }
 
 
 def build_sums(files: Sequence[ExportedFile]) -> bytes:

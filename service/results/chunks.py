@@ -9,7 +9,7 @@ from service.db.engine import Database
 from service.errors import ServiceError
 from service.logging import get_logger
 from service.results.repository import ResultRepository
-from service.results.rows import apply_num_kept, decode_chunk
+from service.results.rows import apply_num_kept, decode_chunk, take_public
 from service.results.tables import ResultTable
 
 _log = get_logger(__name__)
@@ -46,9 +46,9 @@ class RowReader:
             raise self._damaged("the last chunks are missing", index + 1)
 
     def kept_batches(self, num_kept: int) -> Iterator[pa.RecordBatch]:
-        """Yield the batches with `keep` and `reason` for the `num_kept` best-ranked rows."""
+        """Yield the columns of `rows.parquet`, `keep` and `reason` for the `num_kept` best-ranked rows."""
         for batch in self.batches():
-            yield apply_num_kept(batch, num_kept)
+            yield take_public(apply_num_kept(batch, num_kept))
 
     def _damaged(self, what: str, index: int) -> ServiceError:
         _log.error("stored results are damaged", job_id=self.result.job_id, what=what, index=index)

@@ -43,14 +43,17 @@ _DESCRIPTIONS = {
     "noise_score": "How likely the given label is wrong, 0 to 1.",
     "suggested_label": "The label as the model would have it.",
     "label_confidence": "The model's probability of the suggested label.",
+    "label": "The label to train on: the given one, or the corrected one.",
+    "corrected": "Whether the label to train on is not the given one.",
     "keep": "Whether to train on the example.",
-    "reason": "Why the example is kept or dropped.",
+    "reason": "Why the example is kept, dropped or corrected.",
 }
 # Readers of Croissant know Parquet by this name, not by the registered one.
 _FORMATS = {"rows.parquet": "application/x-parquet"}
 _ARRAYS = {
     "keep.npy": "Row numbers to train on, ascending (NumPy, uint64).",
     "weights.npy": "Weight of every row, 0 where it is dropped (NumPy, float32).",
+    "soft_labels.npy": "Probability of each class for every row, in the order of the manifest (NumPy, float32).",
 }
 
 

@@ -18,8 +18,9 @@ router = APIRouter(prefix="/v1/jobs/{job_id}", tags=["results"])
 
 KeepFraction = Annotated[float, Field(gt=0, le=1, allow_inf_nan=False)]
 SortName = Literal[
-    "row", "weight", "score", "noise_score", "rank", "-row", "-weight", "-score", "-noise_score", "-rank"
-]
+    "row", "weight", "score", "noise_score", "label_confidence", "rank",
+    "-row", "-weight", "-score", "-noise_score", "-label_confidence", "-rank",
+]  # fmt: skip
 _BINARY = {"schema": {"type": "string", "format": "binary"}}
 
 
@@ -48,6 +49,7 @@ class PageQuery(SelectionQuery):
     sort: SortName = Field("row", description="a column, with '-' before it for descending")
     class_name: Text | None = Field(None, alias="class", description="rows with this given label")
     kept: bool | None = Field(None, description="kept rows alone, or dropped rows alone")
+    corrected: bool | None = Field(None, description="rows with another label than the given one, or the others")
     source: Text | None = Field(None, description="rows of this source")
     cursor: str | None = None
     limit: int = Field(50, ge=1, le=1000)
@@ -72,6 +74,7 @@ def list_examples(job_id: JobId, query: Annotated[PageQuery, Query()], results: 
         sort=query.sort,
         class_name=query.class_name,
         kept=query.kept,
+        corrected=query.corrected,
         source=query.source,
         cursor=query.cursor,
         limit=query.limit,
@@ -105,7 +108,7 @@ def get_manifest(
 def get_bundle(
     request: Request, job_id: JobId, query: Annotated[SelectionQuery, Query()], results: ResultServiceDep
 ) -> Response:
-    """Return all seven files of the bundle as one uncompressed tar; ranges are honoured."""
+    """Return all files of the bundle as one uncompressed tar; ranges are honoured."""
     file = results.export_file(job_id, "bundle.tar", keep_fraction=query.keep_fraction)
     return answer_file(request, file, f"{job_id}.tar")
 

@@ -17,11 +17,11 @@ import pyarrow as pa
 from service.cursors import decode_cursor, encode_cursor, refuse_cursor
 from service.errors import ServiceError
 from service.results.chunks import RowReader
-from service.results.rows import apply_num_kept
+from service.results.rows import apply_num_kept, take_public
 from service.results.schemas import Example, ExamplePage
 from service.results.values import list_values
 
-SORT_COLUMNS = ("row", "weight", "score", "noise_score", "rank")
+SORT_COLUMNS = ("row", "weight", "score", "noise_score", "label_confidence", "rank")
 _MAX_ROW = 2**63 - 2
 _CURSOR_TYPES: Mapping[str, type | tuple[type, ...]] = {"sort": str, "null": bool, "value": (int, float), "row": int}
 
@@ -33,6 +33,7 @@ class ExampleQuery:
     sort: str = "row"
     class_name: str | None = None
     kept: bool | None = None
+    corrected: bool | None = None
     source: str | None = None
     cursor: str | None = None
     limit: int = 50
@@ -137,6 +138,8 @@ def _filter(batch: pa.RecordBatch, query: ExampleQuery, num_kept: int) -> npt.ND
     if query.kept is not None:
         rank = batch.column("rank").fill_null(np.iinfo(np.int64).max).to_numpy(zero_copy_only=False)
         wanted &= (rank < num_kept) == query.kept
+    if query.corrected is not None:
+        wanted &= batch.column("corrected").to_numpy(zero_copy_only=False) == query.corrected
     if query.class_name is not None:
         wanted &= _equals(batch.column("given_label"), query.class_name)
     if query.source is not None:
@@ -163,7 +166,7 @@ def _equals(column: "pa.Array[Any]", text: str) -> npt.NDArray[np.bool_]:
 
 def _read_items(table: pa.Table, num_kept: int) -> Iterator[dict[str, object]]:
     for batch in table.combine_chunks().to_batches():
-        yield from list_values(apply_num_kept(batch, num_kept))
+        yield from list_values(take_public(apply_num_kept(batch, num_kept)))
 
 
 def _read_cursor(query: ExampleQuery) -> _Keys | None:

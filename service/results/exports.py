@@ -10,13 +10,28 @@ from service.db.engine import Database
 from service.errors import ServiceError
 from service.jobs.tables import JobTable
 from service.logging import get_logger
-from service.results.bundle import BUNDLE_FILES, LISTED_FILES, SUMMED_FILES, build_manifest, build_sums, write_tar
+from service.results.bundle import (
+    SOFT_LABELS_FILE,
+    build_manifest,
+    build_sums,
+    list_arrays,
+    list_bundle_files,
+    list_listed_files,
+    write_tar,
+)
 from service.results.chunks import RowReader
 from service.results.croissant import build_croissant
 from service.results.files import ExportedFile, ExportStore, StoredFile
 from service.results.report import NUM_REPORTED_PREVIEWS, build_report, list_suspects
 from service.results.repository import ResultRepository
-from service.results.row_files import write_csv, write_jsonl, write_keep, write_parquet, write_weights
+from service.results.row_files import (
+    write_csv,
+    write_jsonl,
+    write_keep,
+    write_parquet,
+    write_soft_labels,
+    write_weights,
+)
 from service.results.schemas import Summary
 from service.results.selection import select_again
 from service.results.tables import ExportTable, ResultTable
@@ -29,6 +44,7 @@ MEDIA_TYPES = {
     "rows.jsonl": "application/jsonl; charset=utf-8",
     "keep.npy": "application/octet-stream",
     "weights.npy": "application/octet-stream",
+    SOFT_LABELS_FILE: "application/octet-stream",
     "croissant.json": "application/ld+json",
     "report.html": "text/html; charset=utf-8",
     "manifest.json": "application/json",
@@ -37,12 +53,15 @@ MEDIA_TYPES = {
 }
 
 
-def check_file_name(file_name: str) -> None:
-    """Raise ServiceError `not_found` unless there is an export of this name."""
-    if file_name not in MEDIA_TYPES:
+def check_file_name(file_name: str, result: ResultTable) -> None:
+    """Raise ServiceError `not_found` unless a job with this result has an export of this name."""
+    has_soft_labels = SOFT_LABELS_FILE in list_arrays(result)
+    if file_name not in MEDIA_TYPES or (file_name == SOFT_LABELS_FILE and not has_soft_labels):
+        why = "; relabel.targets of the job is not 'soft'" if file_name == SOFT_LABELS_FILE else ""
+        there_are = ", ".join(list_bundle_files(result))
         raise ServiceError(
             "not_found",
-            f"There is no file {file_name[:80]!r} in a bundle; there are {', '.join(BUNDLE_FILES)}.",
+            f"There is no file {file_name[:80]!r} in this bundle; there are {there_are}{why}.",
             param="file_name",
         )
 
@@ -98,6 +117,9 @@ class Exporter:
             "rows.jsonl": partial(write_jsonl, batches=batches),
             "keep.npy": partial(write_keep, batches=batches, num_kept=self._num_kept),
             "weights.npy": partial(write_weights, batches=batches, num_rows=self._result.num_rows),
+            SOFT_LABELS_FILE: partial(
+                write_soft_labels, batches=self._reader.batches(), num_rows=self._result.num_rows
+            ),
             "croissant.json": self._write_croissant,
             "report.html": self._write_report,
             "manifest.json": self._write_manifest,
@@ -114,8 +136,8 @@ class Exporter:
         return select_again(summary, self._reader, self._num_kept)
 
     def _write_croissant(self, file: BinaryIO) -> None:
-        files = [self.export(name) for name in ("rows.parquet", "keep.npy", "weights.npy")]
-        schema = next(self._reader.batches()).schema
+        files = [self.export(name) for name in ("rows.parquet", *list_arrays(self._result))]
+        schema = next(self._reader.kept_batches(self._num_kept)).schema
         file.write(build_croissant(self._job, self._result, self._summary, files, schema))
 
     def _write_report(self, file: BinaryIO) -> None:
@@ -125,11 +147,11 @@ class Exporter:
         file.write(build_report(self._job, self._result, self._summary, suspects))
 
     def _write_manifest(self, file: BinaryIO) -> None:
-        outputs = [self.export(name) for name in LISTED_FILES]
+        outputs = [self.export(name) for name in list_listed_files(self._result)]
         file.write(build_manifest(self._job, self._result, self._summary, outputs))
 
     def _write_sums(self, file: BinaryIO) -> None:
-        file.write(build_sums([self.export(name) for name in SUMMED_FILES]))
+        file.write(build_sums([self.export(name) for name in list_bundle_files(self._result)[:-1]]))
 
     def _write_bundle(self, file: BinaryIO) -> None:
-        write_tar(file, [self.export(name) for name in BUNDLE_FILES])
+        write_tar(file, [self.export(name) for name in list_bundle_files(self._result)])

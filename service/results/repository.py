@@ -50,14 +50,20 @@ class ResultRepository:
         )
         return self._session.scalar(query)
 
-    def list_previews(self, result: ResultTable, *, limit: int) -> Sequence[PreviewTable]:
-        """Return up to `limit` previews, most suspicious first."""
+    def list_previews(
+        self, result: ResultTable, *, limit: int, corrected: bool | None = None, kept: bool | None = None
+    ) -> Sequence[PreviewTable]:
+        """Return up to `limit` previews, most suspicious first; all, or those with or without a corrected label."""
         query = (
             select(PreviewTable)
             .where(PreviewTable.job_id == result.job_id, PreviewTable.attempt == result.attempt)
             .order_by(PreviewTable.suspicion_rank, PreviewTable.row)
             .limit(limit)
         )
+        if corrected is not None:
+            query = query.where(PreviewTable.corrected == corrected)
+        if kept is not None:
+            query = query.where(PreviewTable.keep == kept)
         return self._session.scalars(query).all()
 
     def get_preview(self, result: ResultTable, row: int) -> PreviewTable:

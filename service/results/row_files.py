@@ -14,7 +14,7 @@ import pyarrow.compute as pc
 import pyarrow.csv
 import pyarrow.parquet as pq
 
-from service.results.rows import CHUNK_ROWS
+from service.results.rows import CHUNK_ROWS, SOFT_LABEL
 from service.results.values import list_values, shorten_floats
 
 # A spreadsheet would run a cell that begins so as a formula.
@@ -80,8 +80,24 @@ def write_weights(file: BinaryIO, batches: Iterator[pa.RecordBatch], num_rows: i
         file.write(np.where(keep, weight, np.float32(0)).astype("<f4").tobytes())
 
 
-def _write_npy_header(file: BinaryIO, dtype: np.dtype[Any], length: int) -> None:
-    header = {"descr": np.lib.format.dtype_to_descr(dtype), "fortran_order": False, "shape": (length,)}
+def write_soft_labels(file: BinaryIO, batches: Iterator[pa.RecordBatch], num_rows: int) -> None:
+    """Write `soft_labels.npy`: the probability of each class for each row; zeros where a row has no label at all.
+
+    The batches are as stored.
+    """
+    num_classes = 0
+    for batch in batches:
+        soft: Any = batch.column(SOFT_LABEL)
+        if not num_classes:
+            num_classes = soft.type.list_size
+            _write_npy_header(file, np.dtype(np.float32), num_rows, num_classes)
+        numbers = np.zeros((batch.num_rows, num_classes), dtype="<f4")
+        numbers[soft.is_valid().to_numpy(zero_copy_only=False)] = soft.flatten().to_numpy().reshape(-1, num_classes)
+        file.write(numbers.tobytes())
+
+
+def _write_npy_header(file: BinaryIO, dtype: np.dtype[Any], *shape: int) -> None:
+    header = {"descr": np.lib.format.dtype_to_descr(dtype), "fortran_order": False, "shape": shape}
     np.lib.format.write_array_header_1_0(file, header)
 
 

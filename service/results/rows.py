@@ -1,15 +1,17 @@
 """The per-example table of a job: its columns, and the keep decision at any keep fraction."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from decimal import ROUND_HALF_UP, Decimal
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 
+from service.results.reasons import list_plain_findings, write_reasons
+
 CHUNK_ROWS = 65_536
-DOUBTFUL_NOISE_SCORE = 0.5
-UNLABELLED = "unlabelled"
+FINDING, SOFT_LABEL = "finding", "soft_label"
+STORED_ALONE = (FINDING, SOFT_LABEL)
+_SOFT_LABEL_NUMBERS = 1 << 24
 
 
 def rows_schema(id_type: pa.DataType, label_type: pa.DataType) -> pa.Schema:
@@ -28,10 +30,27 @@ def rows_schema(id_type: pa.DataType, label_type: pa.DataType) -> pa.Schema:
             ("noise_score", pa.float32()),
             ("suggested_label", label_type),
             ("label_confidence", pa.float32()),
+            ("label", label_type),
+            ("corrected", pa.bool_()),
             ("keep", pa.bool_()),
             ("reason", pa.string()),
         ]
     )
+
+
+def stored_schema(id_type: pa.DataType, label_type: pa.DataType, num_soft: int = 0) -> pa.Schema:
+    """Return the columns of a chunk: those of `rows.parquet`, the finding, and soft labels of `num_soft` classes."""
+    schema = rows_schema(id_type, label_type).append(pa.field(FINDING, pa.string()))
+    return schema.append(pa.field(SOFT_LABEL, pa.list_(pa.float32(), num_soft))) if num_soft else schema
+
+
+def limit_chunk_rows(num_soft: int) -> int:
+    """Return how many rows a chunk may have so that soft labels of `num_soft` classes fit into memory and database.
+
+    >>> limit_chunk_rows(0), limit_chunk_rows(10), limit_chunk_rows(1024)
+    (65536, 65536, 16384)
+    """
+    return max(1, min(CHUNK_ROWS, _SOFT_LABEL_NUMBERS // max(num_soft, 1)))
 
 
 def name_group(value: object) -> str:
@@ -61,24 +80,13 @@ def apply_num_kept(batch: pa.RecordBatch, num_kept: int) -> pa.RecordBatch:
     keep = labelled & (rank.fill_null(num_kept).to_numpy(zero_copy_only=False) < num_kept)
     columns = dict(zip(batch.schema.names, batch.columns, strict=True))
     columns["keep"] = pa.array(keep, pa.bool_())
-    columns["reason"] = pa.array(_give_reasons(batch, labelled, keep), pa.string())
+    columns["reason"] = pa.array(write_reasons(batch, keep), pa.string())
     return pa.RecordBatch.from_arrays([columns[name] for name in batch.schema.names], schema=batch.schema)
 
 
-def _give_reasons(batch: pa.RecordBatch, labelled: npt.NDArray[np.bool_], keep: npt.NDArray[np.bool_]) -> Iterator[str]:
-    noise = batch.column("noise_score").to_numpy(zero_copy_only=False)
-    confidence = batch.column("label_confidence").to_numpy(zero_copy_only=False)
-    given, suggested = batch.column("given_label").to_pylist(), batch.column("suggested_label").to_pylist()
-    for position in range(batch.num_rows):
-        if not labelled[position]:
-            yield UNLABELLED
-            continue
-        disagrees = given[position] != suggested[position]
-        if disagrees and noise[position] >= DOUBTFUL_NOISE_SCORE:
-            verdict = "kept, but the label is doubtful" if keep[position] else "likely mislabelled"
-            yield f"{verdict}: model says {suggested[position]} ({confidence[position]:.2f}), given {given[position]}"
-        else:
-            yield "kept" if keep[position] else "low score"
+def take_public(batch: pa.RecordBatch) -> pa.RecordBatch:
+    """Return the columns of `rows.parquet` alone."""
+    return batch.select([name for name in batch.schema.names if name not in STORED_ALONE])
 
 
 def encode_chunk(batch: pa.RecordBatch) -> bytes:
@@ -93,4 +101,18 @@ def encode_chunk(batch: pa.RecordBatch) -> bytes:
 def decode_chunk(data: bytes) -> Iterable[pa.RecordBatch]:
     """Return the record batches of a stored chunk."""
     with pa.ipc.open_stream(data) as reader:
-        return list(reader)
+        return [_complete(batch) for batch in reader]
+
+
+def _complete(batch: pa.RecordBatch) -> pa.RecordBatch:
+    """Return the batch with the columns that rows did not have before labels could be corrected."""
+    if FINDING in batch.schema.names:
+        return batch
+    given = batch.column("given_label")
+    columns = dict(zip(batch.schema.names, batch.columns, strict=True)) | {
+        "label": given,
+        "corrected": pa.array(np.zeros(batch.num_rows, dtype=np.bool_)),
+        FINDING: pa.array(list_plain_findings(batch), pa.string()),
+    }
+    schema = stored_schema(batch.schema.field("id").type, given.type)
+    return pa.RecordBatch.from_arrays([columns[name] for name in schema.names], schema=schema)

@@ -17,11 +17,13 @@ def select_again(summary: Summary, reader: RowReader, num_kept: int) -> Summary:
     classes: Counter[str] = Counter()
     sources: Counter[str] = Counter()
     threshold: float | None = None
+    num_corrected_kept = 0
     for batch in reader.batches():
         rank = batch.column("rank")
         kept = rank.fill_null(num_kept).to_numpy(zero_copy_only=False) < num_kept
         _count(classes, batch.column("given_label"), kept)
         _count(sources, batch.column("source"), kept)
+        num_corrected_kept += int((kept & batch.column("corrected").to_numpy(zero_copy_only=False)).sum())
         last = rank.index(num_kept - 1).as_py()
         if last >= 0:
             threshold = batch.column("score")[last].as_py()
@@ -31,8 +33,10 @@ def select_again(summary: Summary, reader: RowReader, num_kept: int) -> Summary:
             f"The evaluation was made with {summary.selection.n_kept:,} rows kept, not with {num_kept:,}: "
             "submit a job with this keep fraction to have it evaluated."
         )
+    relabel = summary.relabel
     return summary.model_copy(
         update={
+            "relabel": relabel and relabel.model_copy(update={"num_kept": num_corrected_kept}),
             "selection": _select(summary.selection, num_kept, threshold),
             "classes": [_regroup(group, classes) for group in summary.classes],
             "sources": [_regroup(group, sources) for group in summary.sources],

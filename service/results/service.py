@@ -53,12 +53,15 @@ class ResultService:
         result = self._get_result(job_id)
         return list_page(RowReader(self._database, result), query, _count_kept(result, keep_fraction))
 
-    def list_previews(self, job_id: str, *, limit: int = 100) -> list[Preview]:
+    def list_previews(
+        self, job_id: str, *, limit: int = 100, corrected: bool | None = None, kept: bool | None = None
+    ) -> list[Preview]:
         """Return the most suspicious examples with their previews, at the job's own keep fraction."""
         with self._database.read() as session:
             repository = ResultRepository(session)
             _, result = repository.get(job_id)
-            return [view_preview(preview) for preview in repository.list_previews(result, limit=limit)]
+            found = repository.list_previews(result, limit=limit, corrected=corrected, kept=kept)
+            return [view_preview(preview) for preview in found]
 
     def get_image(self, job_id: str, row: int) -> PreviewImage:
         """Return the small image of one row. Raises ServiceError `not_found` where the row has none."""
@@ -82,9 +85,9 @@ class ResultService:
         Raises:
             ServiceError: `not_found`; there is no file of this name. `storage_unavailable`.
         """
-        check_file_name(file_name)
         with self._database.read() as session:
             job, result = ResultRepository(session).get(job_id)
+        check_file_name(file_name, result)
         exporter = Exporter(self._database, self._store, job, result, _count_kept(result, keep_fraction))
         return exporter.export(file_name)
 

@@ -23,7 +23,7 @@ class ChunkTable(Base):
 
 
 class PreviewTable(Base):
-    """One of the examples that a page shows first: the most suspicious, and the lightest, with a preview."""
+    """One of the examples that a page shows first: the most suspicious, the lightest, the newly labelled."""
 
     __tablename__ = "result_preview"
 
@@ -32,17 +32,20 @@ class PreviewTable(Base):
     row: Mapped[int] = mapped_column(BigInteger, primary_key=True)
     suspicion_rank: Mapped[int] = mapped_column(Integer)
     example_id: Mapped[str] = mapped_column(Text)
-    given_label: Mapped[str] = mapped_column(Text)
+    given_label: Mapped[str | None] = mapped_column(Text)
     suggested_label: Mapped[str] = mapped_column(Text)
     label_confidence: Mapped[float] = mapped_column(Float)
-    noise_score: Mapped[float] = mapped_column(Float)
+    noise_score: Mapped[float | None] = mapped_column(Float)
     weight: Mapped[float] = mapped_column(Float)
-    score: Mapped[float] = mapped_column(Float)
+    score: Mapped[float | None] = mapped_column(Float)
+    label: Mapped[str] = mapped_column(Text)
+    corrected: Mapped[bool] = mapped_column(Boolean)
     keep: Mapped[bool] = mapped_column(Boolean)
     reason: Mapped[str] = mapped_column(Text)
     text: Mapped[str | None] = mapped_column(Text)
     image: Mapped[bytes | None] = mapped_column(LargeBinary)
     image_type: Mapped[str | None] = mapped_column(String(32))
+    influences: Mapped[list[Any]]
 
 
 class ResultTable(Base):

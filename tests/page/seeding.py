@@ -1,7 +1,9 @@
 """Jobs in every state, written as an attempt writes them, for pages to show."""
 
+import base64
 import hashlib
 import io
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -18,7 +20,8 @@ from service.jobs.document import canonical_json, document_digest, parse_documen
 from service.jobs.repository import JobRepository, NewJob
 from service.jobs.state import Phase
 from service.jobs.tables import JobTable
-from service.results.rows import apply_num_kept, encode_chunk, rows_schema
+from service.results.reasons import list_plain_findings
+from service.results.rows import FINDING, apply_num_kept, encode_chunk, stored_schema
 from service.results.tables import ChunkTable, PreviewTable, ResultTable
 
 LEASE_SECONDS = 3600.0
@@ -91,10 +94,14 @@ class Seeder:
         labels: Mapping[str, str] | None = None,
         texts: Sequence[str] = (),
         class_names: Sequence[str] = CLASSES,
+        relabel: bool = False,
     ) -> str:
-        """Add a finished job with rows, previews (of `texts`, or small images) and an evaluation."""
+        """Add a finished job with rows, previews (of `texts`, or small images) and an evaluation.
+
+        With `relabel`, every label in doubt is corrected.
+        """
         job_id = self.train(name, labels)
-        rows = _make_rows(class_names)
+        rows = _make_rows(class_names, relabel=relabel)
         data = encode_chunk(rows)
         with self.database.write() as session:
             attempts = AttemptRepository(session)
@@ -115,7 +122,7 @@ class Seeder:
                 num_rows=NUM_ROWS,
                 num_labelled=NUM_ROWS,
                 num_kept=NUM_KEPT,
-                summary=_make_summary(rows, class_names),
+                summary=_make_summary(rows, class_names) | ({"relabel": _make_relabel_summary(rows)} if relabel else {}),
                 manifest=_make_manifest(class_names),
             )
             attempts.complete(result, list(_make_previews(job_id, rows, texts)))
@@ -139,7 +146,7 @@ def _make_metrics(num_points: int) -> Sequence[MetricPoint]:
     ]
 
 
-def _make_rows(class_names: Sequence[str]) -> pa.RecordBatch:
+def _make_rows(class_names: Sequence[str], *, relabel: bool) -> pa.RecordBatch:
     generator = np.random.default_rng(0)
     given = generator.integers(0, len(class_names), NUM_ROWS)
     wrong = generator.random(NUM_ROWS) < 0.3
@@ -150,6 +157,7 @@ def _make_rows(class_names: Sequence[str]) -> pa.RecordBatch:
     weight = (1.35 * (1 - noise) + generator.normal(0, 0.05, NUM_ROWS)).clip(0).astype(np.float32)
     rank = np.empty(NUM_ROWS, dtype=np.int64)
     rank[np.argsort(noise, kind="stable")] = np.arange(NUM_ROWS)
+    corrected = relabel & (suggested != given) & (noise >= 0.5)
     columns: dict[str, Any] = {
         "row": np.arange(NUM_ROWS),
         "id": np.arange(NUM_ROWS),
@@ -163,12 +171,38 @@ def _make_rows(class_names: Sequence[str]) -> pa.RecordBatch:
         "noise_score": noise,
         "suggested_label": [class_names[code] for code in suggested],
         "label_confidence": (0.5 + noise / 2).astype(np.float32),
+        "label": [class_names[code] for code in np.where(corrected, suggested, given)],
+        "corrected": corrected,
         "keep": [False] * NUM_ROWS,
         "reason": [""] * NUM_ROWS,
+        FINDING: [""] * NUM_ROWS,
     }
-    schema = rows_schema(pa.int64(), pa.string())
+    schema = stored_schema(pa.int64(), pa.string())
     arrays = [pa.array(columns[field.name], field.type) for field in schema]
-    return apply_num_kept(pa.RecordBatch.from_arrays(arrays, schema=schema), NUM_KEPT)
+    batch = pa.RecordBatch.from_arrays(arrays, schema=schema)
+    findings = pa.array(list_plain_findings(batch), pa.string())
+    return apply_num_kept(batch.set_column(schema.get_field_index(FINDING), FINDING, findings), NUM_KEPT)
+
+
+def _make_relabel_summary(rows: pa.RecordBatch) -> dict[str, Any]:
+    changed = [row for row in rows.to_pylist() if row["corrected"]]
+    pairs = Counter((row["given_label"], row["label"]) for row in changed)
+    return {
+        "targets": "hard",
+        "min_confidence": 0.8,
+        "min_noise": 0.5,
+        "rule": "where the suggested label is more probable than the given one and at least 0.8 probable",
+        "num_corrected": len(changed),
+        "num_labelled": 0,
+        "num_kept": sum(row["keep"] for row in changed),
+        "expected_right_before": 0.71,
+        "expected_right_after": 0.93,
+        "num_changes": len(pairs),
+        "changes": [
+            {"given": given, "label": label, "count": count, "mean_confidence": 0.9}
+            for (given, label), count in pairs.most_common(20)
+        ],
+    }
 
 
 def _make_previews(job_id: str, rows: pa.RecordBatch, texts: Sequence[str]) -> Sequence[PreviewTable]:
@@ -184,13 +218,19 @@ def _make_previews(job_id: str, rows: pa.RecordBatch, texts: Sequence[str]) -> S
                 suspicion_rank=place,
                 example_id=str(item["id"]),
                 **{name: item[name] for name in ("given_label", "suggested_label", "label_confidence", "reason")},
-                **{name: item[name] for name in ("noise_score", "weight", "score", "keep")},
+                **{name: item[name] for name in ("noise_score", "weight", "score", "label", "corrected", "keep")},
+                influences=[_make_influence(item["row"])] if place < 2 else [],
                 text=texts[place] if texts else None,
                 image=image,
                 image_type="image/png" if image else None,
             )
         )
     return previews
+
+
+def _make_influence(row: int) -> dict[str, Any]:
+    image = f"data:image/png;base64,{base64.b64encode(_draw_digit(row + 1)).decode()}"
+    return {"example_id": f"trusted-{row}", "label": "7", "strength": 1.0, "text": None, "image": image}
 
 
 def _draw_digit(seed: int) -> bytes:

@@ -77,7 +77,7 @@ def test_a_finished_job_shows_the_verdict_the_proof_and_the_suspects(site: Site)
         expect(page.get_by_role("img", name=chart)).to_be_visible()
     suspects = page.locator(".suspects li")
     expect(suspects).to_have_count(24)
-    expect(suspects.first).to_contain_text("likely mislabelled: model says")
+    expect(suspects.first).to_contain_text("likely mislabelled: the model says")
     page.wait_for_load_state("load")
     assert page.evaluate("[...document.querySelectorAll('.suspects img')].every(image => image.naturalWidth === 8)")
 

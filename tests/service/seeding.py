@@ -16,7 +16,8 @@ from service.attempts.state import Claim, MetricPoint
 from service.db.engine import Database
 from service.jobs.document import canonical_json, document_digest, parse_document
 from service.jobs.repository import JobRepository, NewJob
-from service.results.rows import apply_num_kept, encode_chunk, rows_schema
+from service.results.reasons import list_plain_findings
+from service.results.rows import FINDING, SOFT_LABEL, apply_num_kept, encode_chunk, stored_schema
 from service.results.tables import ChunkTable, PreviewTable, ResultTable
 
 CLASSES = ("ham", "spam")
@@ -73,45 +74,68 @@ def claim_job(database: Database) -> Claim:
     return claim
 
 
-def make_rows(num_rows: int, *, seed: int = 0, names: Sequence[str] = CLASSES) -> pa.Table:
-    """Return rows with every special case: unlabelled rows, ties, hostile text, several sources."""
+def make_rows(
+    num_rows: int, *, seed: int = 0, names: Sequence[str] = CLASSES, relabel: bool = False, soft: bool = False
+) -> pa.Table:
+    """Return rows as stored, with every special case: unlabelled rows, ties, hostile text, several sources.
+
+    With `relabel`, labels with a noise score above 0.6 are corrected, and row 11 is labelled for the first time.
+    """
     generator = np.random.default_rng(seed)
-    labelled = np.ones(num_rows, dtype=bool)
-    labelled[::11] = False
+    given_labelled = np.ones(num_rows, dtype=bool)
+    given_labelled[::11] = False
+    labelled = given_labelled.copy()
+    labelled[11:12] |= relabel
     order = np.full(num_rows, -1)
     score = np.round(generator.normal(size=num_rows), 1).astype(np.float32)
-    places = np.flatnonzero(labelled)
+    places = np.flatnonzero(given_labelled)
     order[places[np.lexsort((places, -score[places]))]] = np.arange(len(places))
+    order[labelled & ~given_labelled] = len(places)
     weight = np.round(generator.gamma(2.0, 0.5, num_rows), 2).astype(np.float32)
     noise = np.round(generator.random(num_rows), 2).astype(np.float32)
-    given = [names[row % len(names)] for row in range(num_rows)]
-    suggested = [names[(row + (noise[row] > 0.6)) % len(names)] for row in range(num_rows)]
-    hidden = ~labelled
-    columns = {
+    given = np.array([names[row % len(names)] for row in range(num_rows)], dtype=object)
+    suggested = np.array([names[(row + (noise[row] > 0.6)) % len(names)] for row in range(num_rows)], dtype=object)
+    corrected = relabel & labelled & ((noise > 0.6) | ~given_labelled)
+    label = np.where(corrected, suggested, given)
+    columns: dict[str, Any] = {
         "row": np.arange(num_rows),
         "id": [f"=cmd({row})" if row % 7 == 0 else f"id-{row}" for row in range(num_rows)],
         "content_sha256": [hashlib.sha256(str(row).encode()).hexdigest() for row in range(num_rows)],
         "source": [SOURCES[row % len(SOURCES)] for row in range(num_rows)],
-        "given_label": pa.array(given, pa.string(), mask=hidden),
-        "weight": pa.array(weight, pa.float32(), mask=hidden),
-        "weight_std": pa.array(weight / 10, pa.float32(), mask=hidden),
-        "score": pa.array(score, pa.float32(), mask=hidden),
-        "rank": pa.array(order, pa.int64(), mask=hidden),
-        "noise_score": pa.array(noise, pa.float32(), mask=hidden),
-        "suggested_label": pa.array(suggested, pa.string(), mask=hidden),
-        "label_confidence": pa.array(noise, pa.float32(), mask=hidden),
+        "given_label": pa.array(given, pa.string(), mask=~given_labelled),
+        "weight": pa.array(weight, pa.float32(), mask=~labelled),
+        "weight_std": pa.array(weight / 10, pa.float32(), mask=~labelled),
+        "score": pa.array(score, pa.float32(), mask=~given_labelled),
+        "rank": pa.array(order, pa.int64(), mask=~labelled),
+        "noise_score": pa.array(noise, pa.float32(), mask=~given_labelled),
+        "suggested_label": pa.array(suggested, pa.string(), mask=~labelled),
+        "label_confidence": pa.array(noise, pa.float32(), mask=~labelled),
+        "label": pa.array(label, pa.string(), mask=~labelled),
+        "corrected": corrected,
         "keep": np.zeros(num_rows, dtype=bool),
         "reason": [""] * num_rows,
+        FINDING: [""] * num_rows,
     }
-    return pa.table(columns, schema=rows_schema(pa.string(), pa.string()))
+    if soft:
+        shares = np.stack([np.where(label == name, 0.9, 0.1 / (len(names) - 1)) for name in names], axis=1)
+        flat = pa.array(shares.ravel().astype(np.float32))
+        columns[SOFT_LABEL] = pa.FixedSizeListArray.from_arrays(flat, len(names), mask=pa.array(~labelled))
+    table = pa.table(columns, schema=stored_schema(pa.string(), pa.string(), len(names) if soft else 0))
+    findings = [finding for batch in table.to_batches() for finding in list_plain_findings(batch)]
+    return table.set_column(table.schema.get_field_index(FINDING), FINDING, pa.array(findings, pa.string()))
 
 
 def finish_job(database: Database, num_rows: int = 60, *, chunk_rows: int = 16, **fields: Any) -> str:
-    """Store a job, claim it and complete it with `make_rows`; three quarters of the labelled rows are kept."""
+    """Store a job, claim it and complete it with `make_rows`; three quarters of the labelled rows are kept.
+
+    Labels are corrected where the task is relabel, with soft labels where the document asks for them.
+    """
     job_id = add_job(database, **fields)
     claim = claim_job(database)
     assert claim.job_id == job_id
-    rows = make_rows(num_rows)
+    relabel = fields.get("task") == "relabel"
+    soft = fields.get("relabel", {}).get("targets") == "soft"
+    rows = make_rows(num_rows, relabel=relabel, soft=soft)
     num_labelled = num_rows - rows.column("rank").null_count
     num_kept = num_labelled * 3 // 4
     for index, batch in enumerate(rows.to_batches(max_chunksize=chunk_rows)):
@@ -134,7 +158,7 @@ def finish_job(database: Database, num_rows: int = 60, *, chunk_rows: int = 16, 
         num_rows=num_rows,
         num_labelled=num_labelled,
         num_kept=num_kept,
-        summary=_summarise(kept, num_kept),
+        summary=_summarise(kept, num_kept) | ({"relabel": _summarise_labels(kept, soft=soft)} if relabel else {}),
         manifest=_make_manifest(num_rows),
     )
     with database.write() as session:
@@ -145,12 +169,35 @@ def finish_job(database: Database, num_rows: int = 60, *, chunk_rows: int = 16, 
     return job_id
 
 
+def _summarise_labels(rows: pa.Table, *, soft: bool) -> dict[str, Any]:
+    changed = [values for values in rows.to_pylist() if values["corrected"]]
+    return {
+        "targets": "soft" if soft else "hard",
+        "min_confidence": 0.6,
+        "min_noise": 0.5,
+        "rule": "where the suggested label is more probable",
+        "num_corrected": sum(values["given_label"] is not None for values in changed),
+        "num_labelled": sum(values["given_label"] is None for values in changed),
+        "num_kept": sum(values["keep"] for values in changed),
+        "expected_right_before": 0.7,
+        "expected_right_after": 0.9,
+        "num_changes": 3,
+        "changes": [
+            {"given": "ham", "label": "spam", "count": 12, "mean_confidence": 0.8},
+            {"given": None, "label": "<b>spam</b>", "count": 1, "mean_confidence": 0.7},
+        ],
+    }
+
+
 def _make_previews(job_id: str, attempt: int, rows: pa.Table) -> list[PreviewTable]:
     picture = io.BytesIO()
     Image.new("RGB", (4, 4), "red").save(picture, "PNG")
     found = [values for values in rows.to_pylist() if values["rank"] is not None]
-    found.sort(key=lambda values: -values["noise_score"])
-    names = ("row", "given_label", "suggested_label", "label_confidence", "noise_score", "weight", "score")
+    found.sort(key=lambda values: -(values["noise_score"] or 0.0))
+    names = (
+        "row", "given_label", "suggested_label", "label_confidence", "noise_score", "weight", "score", "label",
+        "corrected",
+    )  # fmt: skip
     return [
         PreviewTable(
             **{name: values[name] for name in names},
@@ -161,6 +208,7 @@ def _make_previews(job_id: str, attempt: int, rows: pa.Table) -> list[PreviewTab
             keep=values["keep"],
             reason=values["reason"],
             text="<script>alert(1)</script> =1+1",
+            influences=[_make_influence()] if place == 0 else [],
             image=picture.getvalue() if place == 0 else None,
             image_type="image/png" if place == 0 else None,
         )
@@ -168,15 +216,20 @@ def _make_previews(job_id: str, attempt: int, rows: pa.Table) -> list[PreviewTab
     ]
 
 
+def _make_influence() -> dict[str, Any]:
+    return {"example_id": "trusted-5", "label": "<i>ham</i>", "strength": 1.0, "text": "a trusted message", "image": None}
+
+
 def _summarise(rows: pa.Table, num_kept: int) -> dict[str, Any]:
     values = rows.to_pylist()
     labelled = [value for value in values if value["rank"] is not None]
+    num_labelled = sum(value["given_label"] is not None for value in values)
     threshold = next(value["score"] for value in labelled if value["rank"] == num_kept - 1)
     arm = {"num_rows": num_kept, "num_steps": 100, "trained_on": "some rows", "interval": [0.7, 0.9]}
     return {
         "num_rows": len(values),
-        "num_labelled": len(labelled),
-        "num_unlabelled": len(values) - len(labelled),
+        "num_labelled": num_labelled,
+        "num_unlabelled": len(values) - num_labelled,
         "selection": {
             "n_total": len(values),
             "n_labelled": len(labelled),

@@ -13,7 +13,7 @@ from PIL import Image
 from worker.data.arrays import ArrayFolder
 from worker.data.examples import Part
 from worker.data.images import ImageEncoder, PixelFormat
-from worker.results.previews import make_thumbnail
+from worker.results.thumbnails import make_thumbnail
 
 MAX_PIXELS = 1 << 20
 

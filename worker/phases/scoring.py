@@ -9,18 +9,22 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from sama_core import JSON, Decisions, check_hypergradient
+from sama_core.influences import Influences
 from sama_core.selection import choose_rule, order_rows
 from service.jobs.state import Phase
 from service.results.rows import count_kept
+from service.wording import write_count
 from worker.checkpoints import Checkpoint
 from worker.context import AttemptContext, StepBoundary
+from worker.data.unlabelled import SuggestsLabels
 from worker.phases.reading import JobData
+from worker.phases.relabelling import AddedLabels, Relabelling, Suggestions, correct_labels, leave_labels
+from worker.phases.saved_decisions import export_decisions, import_decisions
 from worker.phases.training import FinishedTraining
 
 STAGE = "evaluating"
 
-_PREFIX = "decisions/"
-_ARRAYS = ("weight", "weight_std", "score", "noise_score", "suggested", "label_confidence")
+_SUGGESTED = "suggested/"
 
 
 @dataclass(frozen=True)
@@ -28,20 +32,35 @@ class Outcome:
     """The decisions on the labelled rows, their order, and how many of them are kept.
 
     Attributes:
-        decisions: one number of each kind per labelled row.
+        decisions: one number of each kind per labelled row; weight and score are those of the label to train on.
+        decided: the same as the method left them, before any label was corrected.
+        labels: (N,) class to train on: the given, or the corrected one.
+        corrected: (N,) true where it is not the given one.
+        added: labels of rows that had none; None where that was not asked for.
         rank: (N,) 0 = kept first; a row is kept where its rank is below `num_kept`.
         num_kept: rows to train on.
         rule: the selection rule in force.
         rule_reason: why this one.
         last_step: steps of the training.
+        influences: trusted examples that speak against the most suspicious rows; None where they were not traced.
     """
 
     decisions: Decisions
+    decided: Decisions
+    labels: NDArray[np.int64]
+    corrected: NDArray[np.bool_]
+    added: AddedLabels | None
     rank: NDArray[np.int64]
     num_kept: int
     rule: str
     rule_reason: str
     last_step: int
+    influences: Influences | None = None
+
+    @property
+    def num_labels(self) -> int:
+        """Rows that can be trained on."""
+        return len(self.rank) + (self.added.num_labels if self.added is not None else 0)
 
     @property
     def kept(self) -> NDArray[np.bool_]:
@@ -64,11 +83,14 @@ def score(
     context.progress.enter_phase(Phase.SCORING, "scoring every labelled row")
     if training is None:
         assert saved is not None, "without a training there is a checkpoint from after it"
-        decisions, last_step = _import_decisions(saved), int(saved.values["last_step"])
+        decisions, last_step = import_decisions(saved.tensors, saved.values), int(saved.values["last_step"])
+        suggestions = _import_suggestions(saved)
     else:
         decisions = _add_check(context, data, training.method.finish(training.state))
         last_step = _read_integer(decisions.facts, "num_base_steps")
-    outcome = _select(context, data, decisions, last_step)
+        suggestions = _suggest(context, data, training)
+    relabelling = _relabel(context, data, decisions, suggestions)
+    outcome = _select(context, data, decisions, relabelling, last_step)
     context.progress.add_event("selection", f"selection rule {outcome.rule_reason}")
     if training is not None:
         boundary.save(make_checkpoint(outcome, {}, {}, 0))
@@ -90,24 +112,70 @@ def make_checkpoint(
     outcome: Outcome, tensors: Mapping[str, Tensor], values: Mapping[str, JSON], num_steps: int
 ) -> Checkpoint:
     """Return a checkpoint from after the training: the decisions, and what the evaluation adds after `num_steps`."""
-    decisions = outcome.decisions
-    arrays = {f"{_PREFIX}{name}": torch.from_numpy(np.array(getattr(decisions, name))) for name in _ARRAYS}
-    header = {"method": decisions.method, "facts": dict(decisions.facts), "last_step": outcome.last_step}
+    arrays, header = export_decisions(outcome.decided)
+    if outcome.added is not None:
+        suggestions = outcome.added.suggestions
+        arrays[f"{_SUGGESTED}rows"] = torch.from_numpy(suggestions.rows)
+        arrays[f"{_SUGGESTED}probabilities"] = torch.from_numpy(suggestions.probabilities)
+    header["last_step"] = outcome.last_step
     return Checkpoint(STAGE, outcome.last_step + 1 + num_steps, {**arrays, **tensors}, {**header, **values})
 
 
-def _import_decisions(saved: Checkpoint) -> Decisions:
-    arrays = {name: saved.tensors[f"{_PREFIX}{name}"].numpy() for name in _ARRAYS}
-    return Decisions(method=saved.values["method"], facts=saved.values["facts"], **arrays)
+def _suggest(context: AttemptContext, data: JobData, training: FinishedTraining) -> Suggestions | None:
+    """Ask the trained method for the labels of the rows that have none, where the document wants them."""
+    spec = context.document.relabelling
+    if spec is None or not spec.unlabelled:
+        return None
+    unlabelled = data.unlabelled
+    if unlabelled is None:
+        return None
+    assert isinstance(training.method, SuggestsLabels), "the document's rules let only such methods label rows"
+    probabilities = training.method.suggest(training.state, unlabelled.examples)
+    return Suggestions(unlabelled.rows, np.asarray(probabilities, dtype=np.float32))
 
 
-def _select(context: AttemptContext, data: JobData, decisions: Decisions, last_step: int) -> Outcome:
+def _import_suggestions(saved: Checkpoint) -> Suggestions | None:
+    rows = saved.tensors.get(f"{_SUGGESTED}rows")
+    if rows is None:
+        return None
+    return Suggestions(rows.numpy(), saved.tensors[f"{_SUGGESTED}probabilities"].numpy())
+
+
+def _relabel(
+    context: AttemptContext, data: JobData, decisions: Decisions, suggestions: Suggestions | None
+) -> Relabelling:
+    """Return the labels to train on: as given, unless the task is to correct them."""
+    spec, given = context.document.relabelling, data.train.labels.numpy()
+    if spec is None:
+        return leave_labels(decisions, given)
+    relabelling = correct_labels(decisions, given, spec, suggestions)
+    done = f"{write_count(int(relabelling.corrected.sum()), 'label')} corrected"
+    if relabelling.added is not None:
+        done += f", {write_count(relabelling.added.num_labels, 'row')} without a label labelled"
+    context.progress.add_event("relabel", done)
+    return relabelling
+
+
+def _select(
+    context: AttemptContext, data: JobData, decided: Decisions, relabelling: Relabelling, last_step: int
+) -> Outcome:
     selection, keep_fraction = context.document.selection, context.document.keep_fraction
-    labels = data.train.labels.numpy()
+    decisions, labels = relabelling.decisions, relabelling.labels
     rule, reason = choose_rule(selection.rule, keep_fraction, labels)
     rank = order_rows(decisions.score, labels, rule, selection.class_floor)
-    num_kept = count_kept(keep_fraction, len(data.tables.train), len(labels))
-    return Outcome(decisions, rank, num_kept, rule, reason, last_step)
+    num_kept = count_kept(keep_fraction, len(data.tables.train), relabelling.num_labels)
+    return Outcome(
+        decisions=decisions,
+        decided=decided,
+        labels=labels,
+        corrected=relabelling.corrected,
+        added=relabelling.added,
+        rank=rank,
+        num_kept=num_kept,
+        rule=rule,
+        rule_reason=reason,
+        last_step=last_step,
+    )
 
 
 def _read_integer(facts: Mapping[str, JSON], name: str) -> int:

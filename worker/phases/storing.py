@@ -3,6 +3,7 @@
 import hashlib
 
 from service.attempts.repository import AttemptRepository
+from service.jobs.document import JobDocument
 from service.jobs.state import Phase
 from service.results.rows import encode_chunk
 from service.results.schemas import EvaluationSummary
@@ -10,11 +11,12 @@ from service.results.tables import ChunkTable, ResultTable
 from worker.context import AttemptContext
 from worker.phases.reading import JobData
 from worker.phases.scoring import Outcome
+from worker.results.changes import LabelChanges
 from worker.results.facts import build_facts
 from worker.results.groups import GroupCounts
 from worker.results.previews import PreviewBuilder
 from worker.results.rows import Chunk, RowBuilder
-from worker.results.summary import build_summary
+from worker.results.summary import Counts, build_summary
 
 
 def store_results(
@@ -27,29 +29,36 @@ def store_results(
     """
     context.progress.enter_phase(Phase.STORING, "storing the results")
     train, claim = data.tables.train, context.claim
-    previews = PreviewBuilder(train, data.labelled, outcome, context.settings.max_image_pixels)
-    classes, sources = GroupCounts("given_label"), GroupCounts("source")
-    for chunk in RowBuilder(train, data.labelled, outcome).chunks():
+    previews = PreviewBuilder(data.tables, data.labelled, outcome, context.settings.max_image_pixels)
+    classes, sources, changes = GroupCounts("given_label"), GroupCounts("source"), LabelChanges()
+    num_soft = data.tables.label_map.num_classes if _wants_soft_labels(context.document) else 0
+    for chunk in RowBuilder(train, data.labelled, outcome, num_soft=num_soft).chunks():
         context.stop.check()
         _store_chunk(context, chunk)
         previews.add(chunk.batch, chunk.row_start)
         classes.add(chunk.batch)
         sources.add(chunk.batch)
+        changes.add(chunk.batch)
         context.progress.advance((chunk.row_start + chunk.batch.num_rows) / len(train))
     document = context.document
-    summary = build_summary(document, data, outcome, evaluation, classes=classes, sources=sources)
+    summary = build_summary(document, data, outcome, evaluation, Counts(classes, sources, changes))
     result = ResultTable(
         job_id=claim.job_id,
         attempt=claim.attempt,
         num_rows=len(train),
-        num_labelled=len(data.labelled),
+        num_labelled=outcome.num_labels,
         num_kept=outcome.num_kept,
         summary=summary.model_dump(mode="json"),
         manifest=build_facts(document, data, outcome, summary, context.device),
     )
-    shown = previews.build(claim.job_id, claim.attempt, data.tables.kind)
+    shown = previews.build(claim.job_id, claim.attempt)
     with context.database.write() as session:
         AttemptRepository(session).complete(result, shown)
+
+
+def _wants_soft_labels(document: JobDocument) -> bool:
+    relabelling = document.relabelling
+    return relabelling is not None and relabelling.targets == "soft"
 
 
 def _store_chunk(context: AttemptContext, chunk: Chunk) -> None:

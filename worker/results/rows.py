@@ -2,18 +2,18 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from sama_core import Decisions
-from service.results.rows import CHUNK_ROWS, apply_num_kept, rows_schema
+from service.results.rows import FINDING, SOFT_LABEL, apply_num_kept, limit_chunk_rows, stored_schema
 from service.storage.arrow_types import Array, ChunkedArray
-from service.storage.labels import UNLABELLED_CODE
 from service.storage.roles import RoleTable
+from worker.phases.relabelling import NO_LABEL
 from worker.phases.scoring import Outcome
+from worker.results.findings import FindingWriter
+from worker.results.ledger import CODE_COLUMNS, open_ledger
 
 
 @dataclass(frozen=True)
@@ -26,63 +26,77 @@ class Chunk:
 
 
 class RowBuilder:
-    """Joins what is known of the curated rows with what was decided about the labelled ones."""
+    """Joins what is known of the curated rows with what was decided about those that have or were given a label.
 
-    def __init__(self, train: RoleTable, labelled: NDArray[np.int64], outcome: Outcome) -> None:
+    With `num_soft` classes, each such row has its soft label too.
+    """
+
+    def __init__(self, train: RoleTable, labelled: NDArray[np.int64], outcome: Outcome, *, num_soft: int = 0) -> None:
         self._train = train
         self._labelled = labelled
         self._outcome = outcome
-        self._schema = rows_schema(train.ids.type, train.label_map.type)
+        self._num_soft = num_soft
+        self._ledger = open_ledger(labelled, outcome)
+        self._findings = FindingWriter(outcome, train.labels[labelled], train.label_map)
+        self._schema = stored_schema(train.ids.type, train.label_map.type, num_soft)
 
     def chunks(self) -> Iterator[Chunk]:
         """Yield every chunk in order."""
-        for index, start in enumerate(range(0, len(self._train), CHUNK_ROWS)):
-            batch = self._build(start, min(start + CHUNK_ROWS, len(self._train)))
+        num_rows = limit_chunk_rows(self._num_soft)
+        for index, start in enumerate(range(0, len(self._train), num_rows)):
+            batch = self._build(start, min(start + num_rows, len(self._train)))
             yield Chunk(index, start, apply_num_kept(batch, self._outcome.num_kept))
 
     def _build(self, start: int, stop: int) -> pa.RecordBatch:
-        first, after = (int(place) for place in np.searchsorted(self._labelled, [start, stop]))
-        part = _Spread(self._labelled[first:after] - start, stop - start)
-        decided: Decisions = self._outcome.decisions
-        train, label_map = self._train, self._train.label_map
-        size = stop - start
-        columns = {
+        train, size = self._train, stop - start
+        part = self._ledger.cut(start, stop)
+        given = train.labels[start:stop]
+        codes = {name: part.spread_codes(name, size) for name in CODE_COLUMNS}
+        numbers = {name: part.spread(name, size) for name in part.columns if name not in CODE_COLUMNS}
+        columns: dict[str, Array] = {
             "row": pa.array(np.arange(start, stop, dtype=np.int64)),
             "id": _slice(train.ids, start, size),
             "content_sha256": _slice(train.content_sha256, start, size),
             "source": _slice(train.source, start, size),
-            "given_label": label_map.decode(train.labels[start:stop]),
-            "weight": part.spread(decided.weight[first:after]),
-            "weight_std": part.spread(decided.weight_std[first:after]),
-            "score": part.spread(decided.score[first:after]),
-            "rank": part.spread(self._outcome.rank[first:after]),
-            "noise_score": part.spread(decided.noise_score[first:after]),
-            "suggested_label": label_map.decode(part.spread_codes(decided.suggested[first:after])),
-            "label_confidence": part.spread(decided.label_confidence[first:after]),
+            "given_label": train.label_map.decode(given),
+            **numbers,
+            **{name: train.label_map.decode(labels) for name, labels in codes.items()},
+            "corrected": pa.array(codes["label"] != given),
             "keep": pa.nulls(size, pa.bool_()),
             "reason": pa.nulls(size, pa.string()),
+            FINDING: self._write_findings(start, stop),
         }
+        if self._num_soft:
+            columns[SOFT_LABEL] = self._build_soft_labels(start, stop)
         return pa.RecordBatch.from_arrays([columns[name] for name in self._schema.names], schema=self._schema)
 
+    def _write_findings(self, start: int, stop: int) -> Array:
+        findings = np.full(stop - start, "", dtype=object)
+        first, after = (int(place) for place in np.searchsorted(self._labelled, [start, stop]))
+        findings[self._labelled[first:after] - start] = list(self._findings.write(first, after))
+        added = self._outcome.added
+        if added is not None:
+            rows = added.suggestions.rows
+            first, after = (int(place) for place in np.searchsorted(rows, [start, stop]))
+            findings[rows[first:after] - start] = list(self._findings.write_added(added, first, after))
+        return pa.array(findings, pa.string())
 
-class _Spread:
-    """Numbers of labelled rows laid out over all rows of a chunk, null between."""
-
-    def __init__(self, places: NDArray[np.int64], size: int) -> None:
-        self._places = places
-        self._size = size
-
-    def spread(self, values: NDArray[Any]) -> Array:
-        laid_out = np.zeros(self._size, dtype=values.dtype)
-        laid_out[self._places] = values
-        missing = np.ones(self._size, dtype=np.bool_)
-        missing[self._places] = False
-        return pa.array(laid_out, mask=missing)
-
-    def spread_codes(self, codes: NDArray[np.int64]) -> NDArray[np.int64]:
-        laid_out = np.full(self._size, UNLABELLED_CODE, dtype=np.int64)
-        laid_out[self._places] = codes
-        return laid_out
+    def _build_soft_labels(self, start: int, stop: int) -> Array:
+        """Return the probability of each class for the rows that have a label now, null for the others."""
+        size, added = stop - start, self._outcome.added
+        soft = np.zeros((size, self._num_soft), dtype=np.float32)
+        missing = np.ones(size, dtype=np.bool_)
+        probabilities = self._outcome.decided.probabilities
+        assert probabilities is not None, "the document's rules let only such methods correct labels"
+        parts = [(self._labelled, probabilities)]
+        if added is not None:
+            has_label = added.labels != NO_LABEL
+            parts.append((added.suggestions.rows[has_label], added.suggestions.probabilities[has_label]))
+        for rows, shares in parts:
+            first, after = np.searchsorted(rows, [start, stop])
+            places = rows[first:after] - start
+            soft[places], missing[places] = shares[first:after], False
+        return pa.FixedSizeListArray.from_arrays(pa.array(soft.ravel()), self._num_soft, mask=pa.array(missing))
 
 
 def _slice(column: ChunkedArray, start: int, size: int) -> Array:

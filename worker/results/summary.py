@@ -1,28 +1,42 @@
 """The summary of a finished job: counts, histograms, groups, evaluation, notes."""
 
+from dataclasses import dataclass
+
 import numpy as np
 from numpy.typing import NDArray
 
 from sama_core import Decisions
 from service.jobs.document import JobDocument
-from service.results.rows import DOUBTFUL_NOISE_SCORE
-from service.results.schemas import CheckSummary, EvaluationSummary, Histogram, SelectionSummary, Summary
+from service.jobs.evaluation_rules import TRUSTED_ARMS
+from service.results.reasons import DOUBTFUL_NOISE_SCORE
+from service.results.schemas import (
+    CheckSummary,
+    EvaluationSummary,
+    Histogram,
+    RelabelSummary,
+    SelectionSummary,
+    Summary,
+)
 from worker.phases.reading import JobData
 from worker.phases.scoring import Outcome
+from worker.results.changes import LabelChanges
 from worker.results.groups import MAX_SOURCES, GroupCounts
 
 _NUM_BINS = 20
 _LEAST_WEIGHT_RANGE = 2.0
 
 
+@dataclass(frozen=True)
+class Counts:
+    """What was counted over the rows: by given label, by source, and by change of label."""
+
+    classes: GroupCounts
+    sources: GroupCounts
+    changes: LabelChanges
+
+
 def build_summary(
-    document: JobDocument,
-    data: JobData,
-    outcome: Outcome,
-    evaluation: EvaluationSummary | None,
-    *,
-    classes: GroupCounts,
-    sources: GroupCounts,
+    document: JobDocument, data: JobData, outcome: Outcome, evaluation: EvaluationSummary | None, counts: Counts
 ) -> Summary:
     """Return the summary."""
     num_rows, num_labelled = len(data.tables.train), len(data.labelled)
@@ -30,9 +44,9 @@ def build_summary(
     doubtful = (decisions.noise_score >= DOUBTFUL_NOISE_SCORE) & (decisions.suggested != data.train.labels.numpy())
     largest = max(_LEAST_WEIGHT_RANGE, float(decisions.weight.max()))
     notes = list(data.notes)
-    if sources.num_groups > MAX_SOURCES:
-        notes.append(f"Of {sources.num_groups:,} sources the {MAX_SOURCES:,} largest are listed.")
-    if evaluation is not None and data.meta is not None:
+    if counts.sources.num_groups > MAX_SOURCES:
+        notes.append(f"Of {counts.sources.num_groups:,} sources the {MAX_SOURCES:,} largest are listed.")
+    if evaluation is not None and data.meta is not None and not _sees_meta_set(evaluation):
         notes.append("The evaluation trains on curated rows alone; no arm sees the meta set as such.")
     check = _read_check(decisions)
     if check is not None:
@@ -44,13 +58,53 @@ def build_summary(
         selection=summarise_selection(document, outcome, num_rows),
         weight_histogram=_count_bins(decisions.weight, largest),
         noise_histogram=_count_bins(decisions.noise_score, 1.0),
-        classes=classes.summarise_classes(data.tables.label_map.values),
-        sources=sources.summarise_sources(),
+        classes=counts.classes.summarise_classes(data.tables.label_map.values),
+        sources=counts.sources.summarise_sources(),
         num_doubtful=int(doubtful.sum()),
         evaluation=evaluation if evaluation is not None else "not evaluated",
         hypergradient_check=check,
+        relabel=_summarise_labels(document, data, outcome, counts.changes),
         notes=notes,
     )
+
+
+def _summarise_labels(
+    document: JobDocument, data: JobData, outcome: Outcome, changes: LabelChanges
+) -> RelabelSummary | None:
+    """Return what was done to labels; None where the task leaves them as they are."""
+    spec, probabilities = document.relabelling, outcome.decided.probabilities
+    if spec is None or probabilities is None:
+        return None
+    places = np.arange(len(outcome.labels))
+    before, after = (
+        float(probabilities[places, labels].mean(dtype=np.float64))
+        for labels in (data.train.labels.numpy(), outcome.labels)
+    )
+    added = outcome.added
+    num_added_kept = 0 if added is None else int(((added.rank >= 0) & (added.rank < outcome.num_kept)).sum())
+    rule = (
+        f"where the suggested label is more probable than the given one and at least {spec.min_confidence:g} probable, "
+        f"and the noise score is at least {spec.min_noise:g}"
+    )
+    if spec.unlabelled:
+        rule += f"; rows without a label get one that is at least {spec.min_confidence:g} probable"
+    return RelabelSummary(
+        targets=spec.targets,
+        min_confidence=spec.min_confidence,
+        min_noise=spec.min_noise,
+        rule=rule,
+        num_corrected=int(outcome.corrected.sum()),
+        num_labelled=0 if added is None else added.num_labels,
+        num_kept=int((outcome.corrected & outcome.kept).sum()) + num_added_kept,
+        expected_right_before=before,
+        expected_right_after=after,
+        num_changes=changes.num_pairs,
+        changes=changes.summarise(),
+    )
+
+
+def _sees_meta_set(evaluation: EvaluationSummary) -> bool:
+    return not evaluation.arms or any(arm.arm in TRUSTED_ARMS for arm in evaluation.arms)
 
 
 def _read_check(decisions: Decisions) -> CheckSummary | None:
@@ -70,10 +124,11 @@ def _describe_check(check: CheckSummary) -> str:
 
 def summarise_selection(document: JobDocument, outcome: Outcome, num_rows: int) -> SelectionSummary:
     """Return which rows are kept, and by what rule."""
-    threshold = float(outcome.decisions.score[outcome.kept].min()) if outcome.rule == "top" else None
+    is_cut_by_score = outcome.rule == "top" and outcome.num_kept <= len(outcome.rank)
+    threshold = float(outcome.decisions.score[outcome.kept].min()) if is_cut_by_score else None
     return SelectionSummary(
         n_total=num_rows,
-        n_labelled=len(outcome.rank),
+        n_labelled=outcome.num_labels,
         n_kept=outcome.num_kept,
         kept_fraction_of_total=outcome.num_kept / num_rows,
         rule=outcome.rule,

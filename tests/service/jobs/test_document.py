@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from service.errors import Problem
 from service.jobs.document import (
+    META_FREE_BASELINES,
     DocumentError,
     anchor_uris,
     canonical_json,
@@ -75,6 +76,17 @@ def test_least_document_has_defaults() -> None:
     assert document.limits.max_seconds == 86400
 
 
+def test_relabel_has_defaults_of_its_own_and_keeps_every_row() -> None:
+    data = {"dataset": {"uri": "d.csv", "features": "*", "label": "y"}, "meta": {"fraction": 0.1}}
+    document = parse_document(data | {"task": "relabel"})
+    assert document.relabelling is not None
+    assert document.relabelling.model_dump() == {
+        "min_confidence": 0.8, "min_noise": 0.5, "unlabelled": False, "targets": "hard",
+    }  # fmt: skip
+    assert document.keep_fraction == 1.0
+    assert parse_document(data).relabelling is None
+
+
 def test_null_counts_as_not_given() -> None:
     data = whole_document()
     data["training"] = None
@@ -96,9 +108,45 @@ def test_null_counts_as_not_given() -> None:
         ({"model__name": "hf:bert-base"}, "model.name", "are not available in this version; wanted hf: and"),
         ({"model__name": "cnn"}, "model.name", "'cnn' reads dataset.image, but the document gives dataset.text"),
         ({"method__name": "samaa"}, "method.name", "Did you mean 'sama'?"),
-        ({"method__name": "grand"}, "method.name", "'grand' is not available in this version; available: sama,"),
-        ({"task": "relabel"}, "task", "'relabel' is not available in this version; available: reweight or prune."),
-        ({"selection__rule": "coverage"}, "selection.rule", "'coverage' is not available in this version"),
+        ({"method__name": "gradn"}, "method.name", "Did you mean 'grand'?"),
+        (
+            {"method__name": "trusted-model", "meta": {"self": True}},
+            "meta.self",
+            "trusts no example, but method 'trusted-model' trains on trusted ones; wanted meta.split, meta.uri or",
+        ),
+        ({"method__name": "recalibrated", "meta": None}, "meta", "method 'recalibrated' needs it; wanted one of"),
+        ({"method__name": "dual", "training__epochs": 1}, "training.epochs", "is 1, but method 'dual' sees how"),
+        ({"task": "relabl"}, "task", "is 'relabl'; available: reweight, relabel or prune. Did you mean 'relabel'?"),
+        (
+            {"task": "relabel", "method": {"name": "random"}},
+            "method.name",
+            "task 'relabel' needs suggested labels, but method 'random' learns none; wanted a method that learns",
+        ),
+        ({"task": "prune", "relabel": {}}, "relabel", "has no effect with the task 'prune'; leave it out or use task:"),
+        (
+            {"task": "relabel", "relabel": {"min_confidence": 1.2}},
+            "relabel.min_confidence",
+            "is 1.2; wanted at least 0 and at most 1.",
+        ),
+        ({"task": "relabel", "relabel": {"min_noise": -1}}, "relabel.min_noise", "is -1; wanted at least 0 and at most"),
+        (
+            {"task": "relabel", "relabel": {"targets": "softish"}},
+            "relabel.targets",
+            "is 'softish'; available: hard or soft. Did you mean 'soft'?",
+        ),
+        ({"task": "relabel", "relabel": {"unlabelled": "yes"}}, "relabel.unlabelled", "is 'yes'; wanted true or false."),
+        (
+            {"task": "relabel", "relabel": {"confidence": 1}},
+            "relabel.confidence",
+            "is not a field of relabel; its fields are min_confidence, min_noise, unlabelled or targets.",
+        ),
+        (
+            {"task": "relabel", "meta": {"self": True}},
+            "meta.self",
+            "cannot tell which are wrong, so it serves task 'prune' alone; task is 'relabel'.",
+        ),
+        ({"selection__rule": "best"}, "selection.rule", "is 'best'; available: auto, top, balanced or coverage."),
+        ({"selection__noise_cut": 1.5}, "selection.noise_cut", "is 1.5; wanted at least 0 and at most 1."),
         ({"training__optimizer": "lion"}, "training.optimizer", "is 'lion'; available: sgd, adam, adamw, nadam,"),
         ({"training__epochs": 1.5}, "training.epochs", "is 1.5; wanted a whole number."),
         ({"training__epochs": "5"}, "training.epochs", "is '5'; wanted a whole number."),
@@ -207,7 +255,7 @@ def test_document_that_is_no_mapping(data: object) -> None:
         parse_document(data)
 
 
-@pytest.mark.parametrize("method", ["random", "loss", "aum"])
+@pytest.mark.parametrize("method", META_FREE_BASELINES)
 def test_baselines_need_no_meta(method: str) -> None:
     data = whole_document()
     data["method"] = {"name": method}
@@ -253,7 +301,7 @@ DOCUMENTS = st.fixed_dictionaries(
     },
     optional={
         "name": TEXT,
-        "task": st.sampled_from(["reweight", "prune"]),
+        "task": st.sampled_from(["reweight", "relabel", "prune"]),
         "training": st.fixed_dictionaries({}, optional={"epochs": st.integers(1, 99), "lr": st.floats(1e-6, 1)}),
         "selection": st.fixed_dictionaries({}, optional={"keep_fraction": st.floats(0.01, 1)}),
     },

@@ -11,13 +11,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.csv
 import pyarrow.parquet as pq
 import pytest
 from starlette.testclient import TestClient
 
 from service.db.engine import Database
-from service.results.rows import rows_schema
+from service.results.rows import FINDING, rows_schema
 from service.results.tables import ChunkTable, ExportTable
 from service.settings import Settings
 from tests.service.seeding import finish_job, make_rows
@@ -44,7 +45,7 @@ def _get(client: TestClient, job_id: str, path: str, **headers: str) -> Any:
 
 def test_parquet_has_every_row_in_order(client: TestClient, job_id: str) -> None:
     table = pq.read_table(io.BytesIO(_get(client, job_id, "manifest").content))
-    stored = make_rows(NUM_ROWS)
+    stored = make_rows(NUM_ROWS).drop_columns([FINDING])
     assert table.schema == rows_schema(stored.schema.field("id").type, stored.schema.field("given_label").type)
     assert table.drop_columns(["keep", "reason"]).equals(stored.drop_columns(["keep", "reason"]))
     rank = [value["rank"] for value in stored.to_pylist()]
@@ -94,7 +95,7 @@ def test_an_unknown_format_or_file_is_refused(client: TestClient, job_id: str) -
     assert answer.json()["detail"] == "format is 'xls'; wanted 'parquet', 'csv', 'jsonl' or 'npy'."
     answer = client.get(f"/v1/jobs/{job_id}/bundle/passwd")
     assert answer.status_code == 404
-    assert answer.json()["detail"] == f"There is no file 'passwd' in a bundle; there are {', '.join(BUNDLE)}."
+    assert answer.json()["detail"] == f"There is no file 'passwd' in this bundle; there are {', '.join(BUNDLE)}."
     assert client.get(f"/v1/jobs/{job_id}/bundle?keep_fraction=1.5").status_code == 422
 
 
@@ -113,7 +114,7 @@ def test_the_bundle_is_complete_and_agrees_with_itself(client: TestClient, job_i
     )
     assert checked.stdout.count(": OK") == 6
     manifest = json.loads((folder / "manifest.json").read_text())
-    assert manifest["schema_version"] == "1.0"
+    assert manifest["schema_version"] == "1.1"
     assert manifest["job_id"] == job_id
     assert manifest["selection"]["keep_is"] == "rows to train on"
     assert manifest["selection"]["n_kept"] == NUM_KEPT
@@ -266,7 +267,7 @@ def test_the_report_escapes_and_loads_nothing(client: TestClient, job_id: str) -
 def test_croissant_describes_every_column(client: TestClient, job_id: str) -> None:
     croissant = json.loads(_get(client, job_id, "bundle/croissant.json").content)
     assert croissant["conformsTo"] == "http://mlcommons.org/croissant/1.0"
-    assert [field["name"] for field in croissant["recordSet"][0]["field"]] == make_rows(1).schema.names
+    assert [field["name"] for field in croissant["recordSet"][0]["field"]] == rows_schema(pa.string(), pa.string()).names
     files = {entry["@id"]: entry["sha256"] for entry in croissant["distribution"]}
     rows = _get(client, job_id, "bundle/rows.parquet").content
     assert files["rows.parquet"] == hashlib.sha256(rows).hexdigest()
