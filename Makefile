@@ -7,7 +7,7 @@ SHELL := /bin/bash
 PYTHON ?= python3.11
 VENV := .venv
 BIN := $(VENV)/bin
-PACKAGES := sama_core service worker migrations
+PACKAGES := sama_bundle sama_core service worker migrations
 # One make test may be told what to run: make test TESTS=tests/sama_core
 TESTS ?= tests
 DEMO_OUT ?= demo-out
@@ -28,7 +28,7 @@ check: $(VENV)/.installed-dev ## Format, lint, types, import contracts, no code 
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-cache
-	$(BIN)/pylint --jobs 2 sama_core service worker
+	$(BIN)/pylint --jobs 2 sama_bundle sama_core service worker
 
 format: $(VENV)/.installed-dev ## Format the code and mend what the linter can
 	$(BIN)/ruff format .
@@ -60,5 +60,5 @@ $(VENV)/.installed: pyproject.toml constraints.txt | $(VENV)/bin/python
 
 $(VENV)/.installed-dev: $(VENV)/.installed
 	@echo "Installing the test tools into $(VENV) (once) ..."
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[worker,hf,dev]'
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[worker,hf,loaders,cleanlab,dev]'
 	@touch $@
