@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 
 from service.cli.tables import write_table
-from service.datasets.schemas import FileReport, InspectionReport
+from service.datasets.schemas import FileReport, InspectionReport, LeakageReport
 from service.wording import write_bytes, write_count, write_seconds
 
 _ROLE_WORDS = {"train": "to curate", "meta": "trusted", "test": "for the test"}
@@ -20,6 +20,8 @@ def write_inspection(report: InspectionReport) -> list[str]:
     if not any(duplicates.count for duplicates in report.duplicates):
         lines += ["", "  no example stands twice"]
     lines.append("")
+    if report.leakage is not None:
+        lines.append(f"  leakage guard: {_write_guard(report.leakage)}")
     if report.estimate is not None:
         lines.append(f"  estimate: {_write_estimate(report)} ({report.estimate.basis})")
     lines += [f"  note: {note}" for note in report.notes]
@@ -53,6 +55,15 @@ def _write_classes(report: InspectionReport) -> list[str]:
     shown = [f"{one.label} ({one.num_train:,})" for one in report.classes[:_MOST_CLASSES]]
     more = ", ..." if len(report.classes) > _MOST_CLASSES else ""
     return [f"  {write_count(len(report.classes), 'class')}: {', '.join(shown)}{more}"]
+
+
+def _write_guard(guard: LeakageReport) -> str:
+    if guard.not_searched is None:
+        how = f"exact and near duplicates (similarity from {guard.similarity:g})"
+    else:
+        how = f"exact duplicates alone ({guard.not_searched})"
+    leaking = write_count(guard.num_leaking_test_rows, "test row")
+    return f"{how}; {leaking} found, {guard.num_excluded_test_rows:,} left out"
 
 
 def _write_estimate(report: InspectionReport) -> str:

@@ -35,12 +35,16 @@ class FileReport(AbstractReport):
 
 
 class RoleReport(AbstractReport):
-    """The rows of one role; missing values by input column. A share of the curated rows has no bytes of its own."""
+    """The rows of one role; missing values by input column.
+
+    `num_excluded` counts test rows that leak. A share of the curated rows has no bytes of its own.
+    """
 
     role: SchemaRole
     num_rows: int
     num_labelled: int
     num_unlabelled: int
+    num_excluded: int = 0
     num_input_bytes: int | None = None
     num_missing: dict[str, int] = {}
     rows_digest: str | None = None
@@ -57,16 +61,39 @@ class ClassReport(AbstractReport):
 
 
 class DuplicateReport(AbstractReport):
-    """Examples with exactly equal inputs: within one role, or leaking from one role into another.
+    """Examples with equal or nearly equal inputs: within one role, or in two roles.
 
-    `count` is the number of rows of `second` that stand in `first` (within one role: that repeat an earlier row).
-    `examples` are pairs of row numbers, one in each role.
+    `count` is the number of rows of `second` that stand in `first` (within one role: that repeat an earlier row); near
+    duplicates are counted where there is no exact one. `examples` are pairs of row numbers, one in each role.
     """
 
     first: SchemaRole
     second: SchemaRole
+    kind: Literal["exact", "near"] = "exact"
     count: int
     examples: tuple[tuple[int, int], ...]
+
+
+class LeakageReport(AbstractReport):
+    """The guard over test rows that stand also among the curated or the trusted ones.
+
+    `similarity` is how alike two examples had to be; without one, `not_searched` says why near duplicates were not
+    looked for.
+    """
+
+    action: Literal["exclude", "refuse", "report"]
+    similarity: float | None
+    not_searched: str | None
+    num_leaking_test_rows: int
+    num_excluded_test_rows: int
+
+
+class VoteReport(AbstractReport):
+    """The votes of labelling functions: on how many curated rows any votes, and on how many two votes differ."""
+
+    num_functions: int
+    num_covered: int
+    num_disagreeing: int
 
 
 class EstimateReport(AbstractReport):
@@ -88,6 +115,8 @@ class InspectionReport(AbstractReport):
     roles: tuple[RoleReport, ...] = ()
     classes: tuple[ClassReport, ...] = ()
     duplicates: tuple[DuplicateReport, ...] = ()
+    leakage: LeakageReport | None = None
+    votes: VoteReport | None = None
     estimate: EstimateReport | None = None
     notes: tuple[str, ...] = ()
     problems: tuple[Problem, ...] = ()

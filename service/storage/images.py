@@ -5,6 +5,7 @@ import struct
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 from PIL import Image, ImageFile
 from PIL.JpegImagePlugin import JpegImageFile
@@ -45,6 +46,16 @@ def decode_image(data: bytes, max_pixels: int) -> Image.Image:
     except (SyntaxError, OSError, EOFError, ValueError, IndexError, struct.error) as exc:
         raise DataError("unreadable_image", "it is damaged or cut off") from exc
     return image
+
+
+def flatten_image(image: Image.Image) -> Image.Image:
+    """Return the image in three channels of 8 bits: what shines through is white, 16 bits are cut to the upper 8."""
+    if image.mode in {"RGBA", "LA", "PA"} or "transparency" in image.info:
+        layered = image.convert("RGBA")
+        image = Image.alpha_composite(Image.new("RGBA", layered.size, "white"), layered)
+    if image.mode.startswith("I"):
+        image = Image.fromarray((np.asarray(image) >> 8).clip(0, 255).astype(np.uint8))
+    return image.convert("RGB")
 
 
 def is_image_type(kind: pa.DataType) -> bool:

@@ -4,12 +4,13 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
+from PIL import Image
 
 from service.jobs.document import ALL_OTHER_COLUMNS, JobDocument
 from service.storage.arrow_types import Array, Field
@@ -18,6 +19,7 @@ from service.storage.faults import DataError
 from service.storage.findings import Findings
 from service.storage.images import decode_image, is_binary_type, is_image_type, read_encoded
 from service.storage.json_tables import NESTED
+from service.storage.sketches import AbstractSketches
 
 FeatureKind = Literal["numeric", "categorical"]
 Rows = npt.NDArray[np.int64]
@@ -103,14 +105,21 @@ def list_reserved(document: JobDocument) -> set[str]:
         document.meta_label,
         document.test_label,
     }
-    return {name for name in named | splits if name is not None}
+    return {name for name in named | splits | set(document.dataset.votes or ()) if name is not None}
 
 
 class InputReader:
     """Brings the input columns of one file to their common form, and counts what stands in them."""
 
     def __init__(
-        self, inputs: InputColumns, limits: DataLimits, table: Path, findings: Findings, *, decode: bool
+        self,
+        inputs: InputColumns,
+        limits: DataLimits,
+        table: Path,
+        findings: Findings,
+        *,
+        decode: bool,
+        sketches: AbstractSketches[Any] | None = None,
     ) -> None:
         self.inputs = inputs
         self.counts = InputCounts()
@@ -118,6 +127,7 @@ class InputReader:
         self._table = table
         self._findings = findings
         self._decode = decode
+        self._sketches = sketches
 
     def read(self, batch: pa.RecordBatch, rows: Rows) -> tuple[pa.RecordBatch, list[bytes]]:
         """Return the input columns of a batch in their common form, and the digest of every example.
@@ -139,12 +149,15 @@ class InputReader:
     def _read_text(self, values: Array) -> tuple[list[Array], list[bytes]]:
         self.counts.missing[self.inputs.names[0]] += values.null_count
         texts = pc.cast(values, pa.large_string()).fill_null("")
-        return [texts], digest_contents(str(text).encode() for text in texts.to_pylist())
+        plain = [str(text) for text in texts.to_pylist()]
+        if self._sketches is not None:
+            self._sketches.add(plain)
+        return [texts], digest_contents(text.encode() for text in plain)
 
     def _read_images(self, values: Array, rows: Rows) -> tuple[list[Array], list[bytes]]:
         encoded: list[bytes] = []
         for position, given in enumerate(read_encoded(values, self._table.parent, self._limits.data_roots)):
-            fault = given if isinstance(given, DataError) else self._check_image(given)
+            fault = self._look_at_image(given)
             if fault is not None:
                 where = f"column {self.inputs.names[0]!r} of {self._table.name}"
                 wanted = "a PNG or JPEG image"
@@ -153,14 +166,19 @@ class InputReader:
             encoded.append(b"" if isinstance(given, DataError) else given)
         return [pa.array(encoded, pa.large_binary())], digest_contents(encoded)
 
-    def _check_image(self, data: bytes) -> DataError | None:
-        if not self._decode:
-            return None
-        try:
-            self.counts.image_sizes[decode_image(data, self._limits.max_image_pixels).size] += 1
-        except DataError as exc:
-            return exc
-        return None
+    def _look_at_image(self, given: bytes | DataError) -> DataError | None:
+        """Decode an image where its size or its sketch is asked for; return what is wrong with it."""
+        image: Image.Image | None = None
+        fault = given if isinstance(given, DataError) else None
+        if isinstance(given, bytes) and (self._decode or self._sketches is not None):
+            try:
+                image = decode_image(given, self._limits.max_image_pixels)
+                self.counts.image_sizes[image.size] += 1
+            except DataError as exc:
+                fault = exc
+        if self._sketches is not None:
+            self._sketches.add([image])
+        return fault
 
     def _read_feature(self, name: str, values: Array, rows: Rows) -> Array:
         if self.inputs.features[name] == "categorical":

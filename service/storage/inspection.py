@@ -1,6 +1,7 @@
 """Inspection: open the data of a document, look at every row, and say everything at once."""
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import numpy as np
 
@@ -11,42 +12,49 @@ from service.datasets.schemas import (
     EstimateReport,
     FileReport,
     InspectionReport,
+    LeakageReport,
     RoleReport,
+    VoteReport,
 )
 from service.errors import ServiceError
 from service.jobs.document import JobDocument, document_digest
-from service.storage.digests import find_repeats, find_shared
+from service.storage.digests import find_repeats
 from service.storage.estimates import estimate_job
 from service.storage.findings import Findings
 from service.storage.inputs import DataLimits
 from service.storage.label_checks import count_classes
-from service.storage.roles import DatasetScan, scan_dataset
+from service.storage.leakage import Leakage, write_notes
+from service.storage.roles import NEAR_FILE, DatasetScan, scan_dataset
 from service.storage.roots import resolve_folder, resolve_path
 from service.storage.scanning import OnRows, RoleScan, ScanOptions, find_columns
 from service.storage.sources import RoleName, list_uris
+from service.storage.votes import count_votes, write_note
 
-_ROLE_WORDS = {"train": "curated rows", "meta": "meta set", "test": "test rows"}
 
-
-def inspect_dataset(document: JobDocument, limits: DataLimits, *, on_rows: OnRows | None = None) -> InspectionReport:
+def inspect_dataset(
+    document: JobDocument, limits: DataLimits, *, on_rows: OnRows | None = None, folder: Path | None = None
+) -> InspectionReport:
     """Read every row the document names and report on it; what is wrong is in `problems`, nothing is raised.
 
-    `on_rows` hears how many rows were read, batch by batch.
+    `on_rows` hears how many rows were read, batch by batch. In `folder`, the near duplicates that are found are left
+    for `read_dataset`.
     """
     findings = Findings()
     _check_model_folder(document, limits, findings)
-    scan = scan_dataset(document, ScanOptions(limits, on_rows=on_rows), findings)
+    near_file = None if folder is None else folder / NEAR_FILE
+    scan = scan_dataset(document, ScanOptions(limits, on_rows=on_rows, near_file=near_file), findings)
     parts: dict[str, object] = {}
     if scan is not None:
         _check_ids(document, scan, findings)
-        duplicates = tuple(_list_duplicates(scan))
-        findings.notes += [*_note_inputs(scan), *_note_duplicates(scan, duplicates)]
+        findings.notes += [*_note_inputs(scan), *_note_leakage(scan)]
         parts = {
             "features": scan.features,
             "files": tuple(_report_files(document, scan)),
             "roles": tuple(_report_roles(scan)),
             "classes": tuple(_report_classes(scan)),
-            "duplicates": duplicates,
+            "duplicates": tuple(_report_duplicates(scan.leakage)),
+            "leakage": _report_leakage(scan.leakage),
+            "votes": _report_votes(scan),
             "estimate": _estimate(document, scan),
         }
     return InspectionReport.model_validate({
@@ -100,35 +108,43 @@ def _check_ids(document: JobDocument, scan: DatasetScan, findings: Findings) -> 
         findings.refuse("dataset.id", seen, wanted, message)
 
 
-def _list_duplicates(scan: DatasetScan) -> Iterator[DuplicateReport]:
-    roles: list[RoleName] = [role for role in ("train", "meta", "test") if role in scan.roles]
-    for at, first in enumerate(roles):
-        for second in roles[at:]:
-            keys, others = scan.roles[first].keys, scan.roles[second].keys
-            found = find_repeats(keys) if first == second else find_shared(keys, others)
-            if found.count:
-                rows, other_rows = scan.roles[first].rows, scan.roles[second].rows
-                pairs = tuple((int(rows[a]), int(other_rows[b])) for a, b in found.pairs)
-                yield DuplicateReport(first=first, second=second, count=found.count, examples=pairs)
+def _report_duplicates(leakage: Leakage) -> Iterator[DuplicateReport]:
+    for overlap in leakage.overlaps:
+        yield DuplicateReport(
+            first=overlap.first,
+            second=overlap.second,
+            kind=overlap.kind,
+            count=overlap.count,
+            examples=overlap.examples,
+        )
 
 
-def _note_duplicates(scan: DatasetScan, duplicates: tuple[DuplicateReport, ...]) -> Iterator[str]:
-    for duplicate in duplicates:
-        row, other = duplicate.examples[0]
-        if duplicate.first == duplicate.second:
-            yield (
-                f"{duplicate.count:,} of the {_ROLE_WORDS[duplicate.first]} repeat an earlier one exactly, "
-                f"such as rows {row} and {other}."
-            )
-        else:
-            yield (
-                f"Leakage: {duplicate.count:,} of the {_ROLE_WORDS[duplicate.second]} stand also among the "
-                f"{_ROLE_WORDS[duplicate.first]}, such as rows {other} and {row}."
-            )
-    train = scan.roles["train"]
-    num_torn = _count_conflicts(train, scan)
+def _report_leakage(leakage: Leakage) -> LeakageReport:
+    return LeakageReport(
+        action=leakage.action,
+        similarity=leakage.similarity if leakage.not_searched is None else None,
+        not_searched=leakage.not_searched,
+        num_leaking_test_rows=len(leakage.leaking_test_rows),
+        num_excluded_test_rows=len(leakage.excluded_test_rows),
+    )
+
+
+def _report_votes(scan: DatasetScan) -> VoteReport | None:
+    if scan.votes is None:
+        return None
+    counts = count_votes(scan.votes)
+    return VoteReport(
+        num_functions=counts.num_functions, num_covered=counts.num_covered, num_disagreeing=counts.num_disagreeing
+    )
+
+
+def _note_leakage(scan: DatasetScan) -> Iterator[str]:
+    yield from write_notes(scan.leakage)
+    num_torn = _count_conflicts(scan.roles["train"], scan)
     if num_torn:
         yield f"{num_torn:,} curated rows repeat an earlier one with another given label."
+    if scan.votes is not None:
+        yield write_note(count_votes(scan.votes))
 
 
 def _count_conflicts(train: RoleScan, scan: DatasetScan) -> int:
@@ -192,7 +208,7 @@ def _list_uses(document: JobDocument, scan: DatasetScan, roles: list[RoleName]) 
         columns = find_columns(document, role, scan.sources.tables[role].schema)
         named = [(columns.label, f"label ({role})"), (columns.trusted, "label (meta)")]
         if role == "train":
-            named += [(columns.id, "id"), (columns.source, "source")]
+            named += [(columns.id, "id"), (columns.source, "source"), *((name, "votes") for name in columns.votes)]
         for column, use in named:
             if column is not None:
                 uses.setdefault(column, []).append(use)
@@ -205,11 +221,13 @@ def _list_uses(document: JobDocument, scan: DatasetScan, roles: list[RoleName]) 
 def _report_roles(scan: DatasetScan) -> Iterator[RoleReport]:
     for role, found in scan.roles.items():
         num_labelled = int((scan.codes[role] >= 0).sum())
+        num_excluded = len(scan.leakage.excluded_test_rows) if role == "test" else 0
         yield RoleReport(
             role=role,
             num_rows=len(found.rows),
             num_labelled=num_labelled,
-            num_unlabelled=len(found.rows) - num_labelled,
+            num_unlabelled=len(found.rows) - num_labelled - num_excluded,
+            num_excluded=num_excluded,
             num_input_bytes=found.counts.num_bytes,
             num_missing={name: count for name, count in found.counts.missing.items() if count},
             rows_digest=found.rows_digest,

@@ -1,18 +1,13 @@
 """The curated, the trusted and the test rows of a document, read the same way wherever they are looked at."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 
 from service.errors import ServiceError
 from service.jobs.document import JobDocument
-from service.storage.arrow_types import Array, ChunkedArray
 from service.storage.assignment import SECTIONS, assign_rows, choose_trusted_rows
 from service.storage.digests import RowsDigest, find_shared
 from service.storage.findings import Findings
@@ -24,26 +19,31 @@ from service.storage.label_checks import (
     check_unknown,
     list_label_params,
 )
-from service.storage.labels import LabelColumn, LabelMap, build_label_map
-from service.storage.scanning import (
-    CONTENT,
-    ID,
-    SOURCE,
-    SOURCE_ROW,
-    OnRows,
-    RoleScan,
-    ScanOptions,
-    find_columns,
-    scan_role,
-)
+from service.storage.labels import UNLABELLED_CODE, LabelColumn, LabelMap, build_label_map
+from service.storage.leakage import Leakage, NearSearch, check_leakage, find_leakage
+from service.storage.role_tables import Codes, DatasetTables, RoleTable, SourceFile
+from service.storage.scanning import CONTENT, ID, OnRows, RoleScan, ScanOptions, find_columns, scan_role
+from service.storage.sketches import build_sketches, find_obstacle
 from service.storage.sources import RoleName, Sources, open_sources
 
-Codes = npt.NDArray[np.int64]
+__all__ = [
+    "NEAR_FILE",
+    "Codes",
+    "DatasetScan",
+    "DatasetTables",
+    "RoleTable",
+    "SourceFile",
+    "list_files",
+    "read_dataset",
+    "scan_dataset",
+]
+
+NEAR_FILE = "near.npz"
 
 
 @dataclass(frozen=True, slots=True)
 class DatasetScan:
-    """Everything one reading of a document's data found out."""
+    """Everything one reading of a document's data found out; test rows that leak and are left out have code -1."""
 
     sources: Sources
     roles: dict[RoleName, RoleScan]
@@ -51,88 +51,8 @@ class DatasetScan:
     codes: dict[RoleName, Codes]
     trusted_rows: Codes | None
     features: dict[str, FeatureKind]
-
-
-@dataclass(frozen=True, slots=True)
-class SourceFile:
-    """One file of the data set, as the manifest names it."""
-
-    uri: str
-    format: str
-    num_rows: int
-    num_bytes: int
-    sha256: str
-
-
-@dataclass(frozen=True)
-class RoleTable:
-    """The rows of one role, memory-mapped for random access; everything in input order.
-
-    `labels` are class codes, -1 where unlabelled: the given labels of the curated rows, the trusted labels of
-    the meta set. `table` holds the input columns; text is string, an image its encoded bytes, a numeric feature
-    float64 with null for missing, a categorical feature string.
-    """
-
-    role: RoleName
-    table: pa.Table
-    labels: Codes
-    label_map: LabelMap
-    input_names: tuple[str, ...]
-    rows_digest: str
-
-    def __len__(self) -> int:
-        return self.table.num_rows
-
-    @cached_property
-    def inputs(self) -> pa.Table:
-        """The input columns under their own names."""
-        return self.table.select(list(self.input_names))
-
-    @property
-    def ids(self) -> ChunkedArray:
-        """The ids, int64 or string; the row numbers where the document names no id column."""
-        return self.table.column(ID)
-
-    @property
-    def source(self) -> ChunkedArray:
-        """Where each example came from; null where the document names no source column."""
-        return self.table.column(SOURCE)
-
-    @property
-    def content_sha256(self) -> ChunkedArray:
-        """The digest of each example's inputs, 64 hexadecimal digits."""
-        return self.table.column(CONTENT)
-
-    @property
-    def source_rows(self) -> ChunkedArray:
-        """The row number of each example in its own file."""
-        return self.table.column(SOURCE_ROW)
-
-    @property
-    def given_labels(self) -> Array:
-        """The labels in the type of the data, null where unlabelled."""
-        return self.label_map.decode(self.labels)
-
-
-@dataclass(frozen=True, slots=True)
-class DatasetTables:
-    """The data of a job, ready to train on.
-
-    `meta` is None for `meta.self` and for no meta set. `trusted_rows` are the curated rows that are trusted too
-    (`meta.fraction`); they stay among the curated rows. `features` leaves out columns without any value.
-    """
-
-    kind: Literal["text", "image", "features"]
-    features: Mapping[str, FeatureKind]
-    label_map: LabelMap
-    train: RoleTable
-    meta: RoleTable | None
-    test: RoleTable | None
-    trusted_rows: Codes
-    files: tuple[SourceFile, ...]
-    num_meta_in_train: int
-    num_meta_in_test: int
-    notes: tuple[str, ...]
+    leakage: Leakage
+    votes: Codes | None
 
 
 def scan_dataset(document: JobDocument, options: ScanOptions, findings: Findings) -> DatasetScan | None:
@@ -144,28 +64,61 @@ def scan_dataset(document: JobDocument, options: ScanOptions, findings: Findings
         masks = assign_rows(document, sources, findings)
         if not findings.is_clean:
             return None
+        search = _plan_search(document, sum(int(mask.sum()) for mask in masks.values()), options, findings)
         roles = {
-            role: scan_role(document, role, sources, masks[role], findings=findings, options=options)
+            role: scan_role(
+                document, role, sources, masks[role], findings=findings, options=options, sketches=search.sketches
+            )
             for role in sources.tables
         }
+        leakage = _find_leakage(document, roles, search, findings)
     except ServiceError as exc:
         findings.refuse_error(exc, "dataset.uri", repr(document.dataset.uri))
         return None
-    return _judge(document, sources, roles, findings)
+    return _judge(document, sources, roles, leakage, findings)
+
+
+def _find_leakage(
+    document: JobDocument, roles: dict[RoleName, RoleScan], search: NearSearch, findings: Findings
+) -> Leakage:
+    if findings.is_clean:
+        return find_leakage(document, roles, search)
+    # Rows that cannot be read look all alike.
+    return find_leakage(document, {}, NearSearch(not_searched="some rows cannot be read"))
+
+
+def _plan_search(document: JobDocument, num_rows: int, options: ScanOptions, findings: Findings) -> NearSearch:
+    obstacle = find_obstacle(document.dataset, document.leakage, num_rows)
+    if obstacle is not None:
+        if obstacle.is_news:
+            findings.notes.append(f"Near duplicates are not looked for: {obstacle.reason}.")
+        return NearSearch(not_searched=obstacle.reason)
+    if options.near_file is not None and options.near_file.is_file():
+        return NearSearch(file=options.near_file)
+    on_rows = options.on_rows
+    return NearSearch(
+        build_sketches(document.dataset, document.leakage),
+        options.near_file,
+        on_band=(lambda: None) if on_rows is None else (lambda: on_rows(0)),
+    )
 
 
 def read_dataset(
     document: JobDocument, limits: DataLimits, folder: Path, *, on_rows: OnRows | None = None
 ) -> DatasetTables:
-    """Read the data of a job into memory-mapped tables under `folder`, an existing empty folder of the attempt.
+    """Read the data of a job into memory-mapped tables under `folder`, an existing folder of the attempt.
 
-    Images are not decoded here: inspection did that. `on_rows` hears how many rows were read, batch by batch.
+    Inspection looked at the images, so they are decoded here for near duplicates alone, unless the inspection left
+    what it found in this folder. `on_rows` hears how many rows were read, batch by batch.
 
     Raises:
         DataError: the first problems of the data; `problems` lists all of them.
     """
     findings = Findings()
-    scan = scan_dataset(document, ScanOptions(limits, decode=False, folder=folder, on_rows=on_rows), findings)
+    near_file = folder / NEAR_FILE
+    earlier = near_file if near_file.is_file() else None
+    options = ScanOptions(limits, decode=False, folder=folder, on_rows=on_rows, near_file=earlier)
+    scan = scan_dataset(document, options, findings)
     findings.raise_problems()
     assert scan is not None, "data without a problem has a scan"
     tables = {role: _open_role(scan, role) for role in scan.roles}
@@ -188,6 +141,9 @@ def read_dataset(
         meta=meta,
         test=tables.get("test"),
         trusted_rows=np.empty(0, dtype=np.int64) if scan.trusted_rows is None else scan.trusted_rows,
+        meta_train_rows=None if meta is None else _link_trusted(scan),
+        meta_given_labels=None if meta is None else _read_given(document, scan),
+        leakage=scan.leakage,
         files=list_files(scan),
         num_meta_in_train=shared["train"],
         num_meta_in_test=shared["test"],
@@ -204,8 +160,36 @@ def list_files(scan: DatasetScan) -> tuple[SourceFile, ...]:
     )
 
 
+def _link_trusted(scan: DatasetScan) -> Codes:
+    """Return for each trusted row the curated row that it is or repeats, a labelled one where possible; -1 none."""
+    if scan.trusted_rows is not None:
+        return scan.trusted_rows
+    keys = scan.roles["train"].keys
+    # Labelled rows first, each part in input order: the first match is the one wanted.
+    order = np.argsort(scan.codes["train"] < 0, kind="stable")
+    distinct, firsts = np.unique(keys[order], return_index=True)
+    wanted = scan.roles["meta"].keys
+    places = np.minimum(np.searchsorted(distinct, wanted), len(distinct) - 1)
+    return np.where(distinct[places] == wanted, order[firsts[places]], -1).astype(np.int64)
+
+
+def _read_given(document: JobDocument, scan: DatasetScan) -> Codes:
+    """Return the class codes of the trusted rows in the column of the given label; -1 where it tells nothing more."""
+    if scan.trusted_rows is not None:
+        given = scan.codes["train"][scan.trusted_rows]
+        is_same = document.meta_label == document.dataset.label
+        return np.full_like(given, UNLABELLED_CODE) if is_same else given
+    column = scan.roles["meta"].given
+    num_rows = len(scan.roles["meta"].rows)
+    return np.full(num_rows, UNLABELLED_CODE, dtype=np.int64) if column is None else scan.label_map.encode(column)
+
+
 def _judge(
-    document: JobDocument, sources: Sources, roles: dict[RoleName, RoleScan], findings: Findings
+    document: JobDocument,
+    sources: Sources,
+    roles: dict[RoleName, RoleScan],
+    leakage: Leakage,
+    findings: Findings,
 ) -> DatasetScan | None:
     params = list_label_params(document)
     columns: dict[RoleName, LabelColumn] = {role: scan.labels for role, scan in roles.items()}
@@ -231,8 +215,18 @@ def _judge(
     check_classes(document, label_map, codes, findings)
     if "test" in columns:
         check_unknown(params["test"], columns["test"], label_map, findings)
+        check_leakage(leakage, codes["test"], findings)
+        codes["test"][leakage.excluded_test_rows] = UNLABELLED_CODE
+    votes = roles["train"].votes
     return DatasetScan(
-        sources, roles, label_map, codes, trusted_rows, _list_features(sources, roles["train"], findings)
+        sources,
+        roles,
+        label_map,
+        codes,
+        trusted_rows,
+        _list_features(sources, roles["train"], findings),
+        leakage,
+        None if votes is None else votes.encode(label_map),
     )
 
 
@@ -255,7 +249,8 @@ def _open_role(scan: DatasetScan, role: RoleName) -> RoleTable:
     with pa.memory_map(str(path)) as source:
         table = pa.ipc.open_file(source).read_all()
     names = tuple(scan.features) if scan.sources.inputs.kind == "features" else scan.sources.inputs.names
-    return RoleTable(role, table, scan.codes[role], scan.label_map, names, scan.roles[role].rows_digest)
+    votes = scan.votes if role == "train" else None
+    return RoleTable(role, table, scan.codes[role], scan.label_map, names, scan.roles[role].rows_digest, votes)
 
 
 def _take_rows(table: pa.Table, rows: Codes) -> pa.Table:

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -14,9 +15,11 @@ from service.storage.arrow_types import Array
 from service.storage.digests import Keys, RowsDigest, build_id_keys, build_keys
 from service.storage.findings import Findings
 from service.storage.inputs import DataLimits, InputColumns, InputCounts, InputReader, list_input_names
-from service.storage.labels import LabelColumn
+from service.storage.labels import LabelColumn, find_label_type
+from service.storage.sketches import AbstractSketches
 from service.storage.sources import RoleName, Sources
 from service.storage.tables import AbstractTableSource
+from service.storage.votes import VoteColumns
 
 SOURCE_ROW, ID, SOURCE, CONTENT = "#row", "#id", "#source", "#content_sha256"
 
@@ -29,12 +32,14 @@ class RoleColumns:
 
     label: str
     trusted: str | None
+    given: str | None
     id: str | None
     source: str | None
+    votes: tuple[str, ...] = ()
 
     def list_names(self, inputs: InputColumns) -> list[str]:
         """Return every column to be read, each once."""
-        named = (self.label, self.trusted, self.id, self.source)
+        named = (self.label, self.trusted, self.given, self.id, self.source, *self.votes)
         return list(dict.fromkeys([*list_input_names(inputs), *(name for name in named if name is not None)]))
 
 
@@ -47,6 +52,8 @@ class RoleScan:
     rows: npt.NDArray[np.int64]
     labels: LabelColumn
     trusted: LabelColumn | None
+    given: LabelColumn | None
+    votes: VoteColumns | None
     keys: Keys
     id_keys: Keys
     id_type: pa.DataType
@@ -57,12 +64,16 @@ class RoleScan:
 
 @dataclass(frozen=True, slots=True)
 class ScanOptions:
-    """How rows are read: the limits, whether images are decoded, where tables go, who hears of progress."""
+    """How rows are read: the limits, whether images are decoded, where tables go, who hears of progress.
+
+    `near_file`: where one reading leaves its near duplicates for the next.
+    """
 
     limits: DataLimits
     decode: bool = True
     folder: Path | None = None
     on_rows: OnRows | None = None
+    near_file: Path | None = None
 
 
 def find_columns(document: JobDocument, role: RoleName, schema: pa.Schema) -> RoleColumns:
@@ -72,7 +83,21 @@ def find_columns(document: JobDocument, role: RoleName, schema: pa.Schema) -> Ro
     takes_share = role == "train" and meta is not None and meta.fraction is not None
     given_id = dataset.id if dataset.id in schema.names else None
     source = dataset.source if dataset.source in schema.names else None
-    return RoleColumns(label, document.meta_label if takes_share else None, given_id, source)
+    return RoleColumns(
+        label,
+        trusted=document.meta_label if takes_share else None,
+        given=_find_given(document, schema) if role == "meta" else None,
+        id=given_id,
+        source=source,
+        votes=(dataset.votes or ()) if role == "train" else (),
+    )
+
+
+def _find_given(document: JobDocument, schema: pa.Schema) -> str | None:
+    """Return the column with the given labels of the trusted rows, where it is there and another than the trusted."""
+    name = document.dataset.label
+    is_there = name != document.meta_label and name in schema.names
+    return name if is_there and find_label_type(schema.field(name).type) is not None else None
 
 
 def scan_role(
@@ -83,12 +108,13 @@ def scan_role(
     *,
     findings: Findings,
     options: ScanOptions,
+    sketches: AbstractSketches[Any] | None = None,
 ) -> RoleScan:
     """Read the rows of one role once, in order."""
     table = sources.tables[role]
     columns = find_columns(document, role, table.schema)
     scanner = _RoleScanner(columns, table, InputReader(
-        sources.inputs, options.limits, table.path, findings, decode=options.decode
+        sources.inputs, options.limits, table.path, findings, decode=options.decode, sketches=sketches
     ), findings)  # fmt: skip
     path = None
     if options.folder is None:
@@ -121,6 +147,8 @@ class _RoleScanner:
         self._findings = findings
         self._labels = LabelColumn(table.schema.field(columns.label).type)
         self._trusted = LabelColumn(table.schema.field(columns.trusted).type) if columns.trusted else None
+        self._given = LabelColumn(table.schema.field(columns.given).type) if columns.given else None
+        self._votes = VoteColumns(columns.votes, table.schema, table.path.name, findings) if columns.votes else None
         self._id_type = _find_id_type(table.schema.field(columns.id).type) if columns.id else pa.int64()
         self._rows: list[npt.NDArray[np.int64]] = []
         self._keys: list[Keys] = []
@@ -165,6 +193,8 @@ class _RoleScanner:
             rows=np.concatenate([np.empty(0, dtype=np.int64), *self._rows]),
             labels=self._labels,
             trusted=self._trusted,
+            given=self._given,
+            votes=self._votes,
             keys=np.concatenate([build_keys([]), *self._keys]),
             id_keys=np.concatenate([build_keys([]), *self._id_keys]),
             id_type=self._id_type,
@@ -181,6 +211,10 @@ class _RoleScanner:
         self._labels.add(labels, rows)
         if self._trusted is not None and self._columns.trusted is not None:
             self._trusted.add(batch.column(self._columns.trusted), rows)
+        if self._given is not None and self._columns.given is not None:
+            self._given.add(batch.column(self._columns.given), rows)
+        if self._votes is not None:
+            self._votes.add(batch, rows)
         ids = self._read_ids(batch, rows, first)
         id_values = ids.to_pylist()
         self._rows.append(rows)

@@ -21,6 +21,7 @@ from service.storage.inputs import (
 from service.storage.labels import find_label_type
 from service.storage.roots import resolve_path
 from service.storage.tables import AbstractTableSource, open_table
+from service.storage.votes import WANTED_TYPES, holds_votes
 
 RoleName = Literal["train", "meta", "test"]
 
@@ -40,7 +41,7 @@ class _Need:
 
     param: str
     column: str
-    holds: Literal["input", "label", "id", "source", "split"]
+    holds: Literal["input", "label", "id", "source", "split", "votes", "vote list"]
 
 
 def open_sources(document: JobDocument, limits: DataLimits, findings: Findings) -> Sources | None:
@@ -98,6 +99,8 @@ def _list_needs(document: JobDocument, inputs: InputColumns, role: RoleName) -> 
             yield _Need("dataset.id", dataset.id, "id")
         if dataset.source is not None:
             yield _Need("dataset.source", dataset.source, "source")
+        for name in dataset.votes or ():
+            yield _Need("dataset.votes", name, "vote list" if len(dataset.votes or ()) == 1 else "votes")
         for section, spec in (("dataset", dataset), ("meta", meta), ("test", test)):
             if spec is not None and spec.split is not None:
                 yield _Need(f"{section}.split.column", spec.split.column, "split")
@@ -128,4 +131,6 @@ def _judge(need: _Need, column: "pa.Field[pa.DataType]") -> tuple[bool, str]:
         return pa.types.is_integer(inner) or is_text_type(inner), "whole numbers or text"
     if need.holds in {"source", "split"}:
         return find_feature_kind(column) is not None, "text, whole numbers, or true and false"
+    if need.holds in {"votes", "vote list"}:
+        return holds_votes(column, alone=need.holds == "vote list"), WANTED_TYPES
     return True, ""

@@ -15,7 +15,9 @@ def validate(context: AttemptContext) -> list[str]:
         ServiceError: `bad_data`; every problem is listed.
     """
     context.progress.enter_phase(Phase.VALIDATING, "checking the document and the data")
-    report = inspect_dataset(context.document, context.settings, on_rows=lambda _count: context.stop.check())
+    report = inspect_dataset(
+        context.document, context.settings, on_rows=lambda _count: context.stop.check(), folder=context.folder.path
+    )
     if report.problems:
         told = " ".join(problem.message for problem in report.problems[:_MAX_PROBLEMS_TOLD])
         num_more = len(report.problems) - _MAX_PROBLEMS_TOLD

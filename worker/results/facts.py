@@ -55,6 +55,7 @@ def build_facts(
             "seed": data.options.seed,
         },
         "meta_set": _describe_meta(document, data),
+        "leakage": tables.leakage.describe(),
         "labels": {"names": list(tables.label_map.values), "type": str(tables.label_map.type)},
         "evaluation": fields["evaluation"],
         "document_digest": document_digest(document),

@@ -1,0 +1,62 @@
+"""What the search for near duplicates costs and finds: `python -m benchmarks.near_duplicates DATA_DIR`.
+
+DATA_DIR holds the data sets sst2 (text), cifar10 and mnist (images) as Parquet files. Prints CPU seconds.
+"""
+
+import argparse
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+
+from service.storage.image_sketches import ImageSketches
+from service.storage.images import decode_image
+from service.storage.near_pairs import find_near_pairs
+from service.storage.sketches import DEFAULT_SIMILARITY, AbstractSketches
+from service.storage.text_sketches import TextSketches
+
+MAX_PIXELS = 1 << 24
+
+
+def read_column(path: Path, name: str, num_rows: int) -> list[Any]:
+    """Return the first values of a column."""
+    values = pq.read_table(path, columns=[name]).column(name).slice(0, num_rows).to_pylist()
+    return [value["bytes"] if isinstance(value, dict) else value for value in values]
+
+
+def measure(
+    name: str, sketches: AbstractSketches[Any], contents: Sequence[Any], read: Callable[[Any], Any], num_train: int
+) -> None:
+    """Sketch the contents, search them, and print what it took and found."""
+    start = time.process_time()
+    for content in contents:
+        sketches.add([read(content)])
+    sketched = time.process_time()
+    first, second = find_near_pairs(sketches, np.arange(len(contents)), lambda: None)
+    searched = time.process_time()
+    leaking = np.unique(second[(first < num_train) & (second >= num_train)])
+    print(
+        f"{name}: {len(contents):,} examples, sketched in {sketched - start:.1f} s, searched in "
+        f"{searched - sketched:.1f} s; {len(first):,} pairs, {len(leaking):,} test rows"
+    )
+
+
+def main() -> None:
+    """Measure every data set."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("data_dir", type=Path)
+    folder: Path = parser.parse_args().data_dir
+    texts = list(dict.fromkeys(read_column(folder / "sst2" / "data.parquet", "text", 100_000)))[:50_000]
+    measure("sst2", TextSketches(DEFAULT_SIMILARITY["text"]), texts, str, len(texts))
+    for name in ("cifar10", "mnist"):
+        train = read_column(folder / name / "train.parquet", "image", 50_000)
+        test = read_column(folder / name / "test.parquet", "image", 10_000)
+        images = ImageSketches(DEFAULT_SIMILARITY["image"])
+        measure(name, images, train + test, lambda data: decode_image(data, MAX_PIXELS), len(train))
+
+
+if __name__ == "__main__":
+    main()
