@@ -104,7 +104,8 @@ def _find_widest(
         values = points_ND[sample, dimension].astype(np.float64)
         mean_M = np.add.reduceat(values, firsts_M) / counts_M
         variances[:, dimension] = np.add.reduceat((values - np.repeat(mean_M, counts_M)) ** 2, firsts_M)
-    return variances.argmax(axis=1)
+    widest: NDArray[np.int64] = variances.argmax(axis=1)
+    return widest
 
 
 def _count_within(sizes: NDArray[np.int64]) -> NDArray[np.int64]:
