@@ -34,7 +34,7 @@ format: $(VENV)/.installed-dev ## Format the code and mend what the linter can
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-bench: $(VENV)/.installed-dev ## Measure this machine: the engine beside plain training and beside BETTY=/path/to/betty; storage
+bench: $(VENV)/.installed-dev ## Measure: the engine (beside BETTY=/path/to/betty), storage, and the decisions on SAMA_REAL_DATA=/path/to/data
 	$(BIN)/python -m benchmarks
 
 serve: $(VENV)/.installed ## API, dashboard and one worker at http://127.0.0.1:8000, on SQLite under ./sama-data

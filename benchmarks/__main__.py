@@ -9,8 +9,9 @@ from pathlib import Path
 
 from benchmarks import departures, storage
 from benchmarks.engine import run as engine
+from benchmarks.quality import run as quality
 
-SECTIONS = {"engine": engine.run, "storage": storage.run, "departures": departures.run}
+SECTIONS = {"engine": engine.run, "storage": storage.run, "departures": departures.run, "quality": quality.run}
 RESULTS = Path(__file__).parent / "results"
 
 
