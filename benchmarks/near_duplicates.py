@@ -1,6 +1,7 @@
-"""What the search for near duplicates costs and finds: `python -m benchmarks.near_duplicates DATA_DIR`.
+"""What the search for near duplicates costs and finds: `python -m benchmarks.near_duplicates DATA_DIR [NAME ...]`.
 
-DATA_DIR holds the data sets sst2 (text), cifar10 and mnist (images) as Parquet files. Prints CPU seconds.
+DATA_DIR holds the data sets sst2 (text), cifar10 and mnist (images) as Parquet files. Prints CPU seconds, decoding
+included.
 """
 
 import argparse
@@ -48,14 +49,27 @@ def main() -> None:
     """Measure every data set."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("data_dir", type=Path)
-    folder: Path = parser.parse_args().data_dir
-    texts = list(dict.fromkeys(read_column(folder / "sst2" / "data.parquet", "text", 100_000)))[:50_000]
-    measure("sst2", TextSketches(DEFAULT_SIMILARITY["text"]), texts, str, len(texts))
-    for name in ("cifar10", "mnist"):
-        train = read_column(folder / name / "train.parquet", "image", 50_000)
-        test = read_column(folder / name / "test.parquet", "image", 10_000)
-        images = ImageSketches(DEFAULT_SIMILARITY["image"])
-        measure(name, images, train + test, lambda data: decode_image(data, MAX_PIXELS), len(train))
+    parser.add_argument("names", nargs="*", default=["sst2", "cifar10", "mnist"], metavar="NAME")
+    arguments = parser.parse_args()
+    for name in arguments.names:
+        measure_set(arguments.data_dir, name)
+
+
+def measure_set(folder: Path, name: str) -> None:
+    """Measure one data set."""
+    if name == "sst2":
+        texts = read_texts(folder / name / "data.parquet")
+        measure(name, TextSketches(DEFAULT_SIMILARITY["text"]), texts, str, len(texts))
+        return
+    train = read_column(folder / name / "train.parquet", "image", 50_000)
+    test = read_column(folder / name / "test.parquet", "image", 10_000)
+    images = ImageSketches(DEFAULT_SIMILARITY["image"])
+    measure(name, images, train + test, lambda data: decode_image(data, MAX_PIXELS), len(train))
+
+
+def read_texts(path: Path) -> list[str]:
+    """Return 50,000 different texts."""
+    return list(dict.fromkeys(read_column(path, "text", 100_000)))[:50_000]
 
 
 if __name__ == "__main__":

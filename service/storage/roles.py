@@ -20,7 +20,8 @@ from service.storage.label_checks import (
     list_label_params,
 )
 from service.storage.labels import UNLABELLED_CODE, LabelColumn, LabelMap, build_label_map
-from service.storage.leakage import Leakage, NearSearch, check_leakage, find_leakage
+from service.storage.leakage import Leakage, check_leakage, find_leakage
+from service.storage.overlaps import NearSearch
 from service.storage.role_tables import Codes, DatasetTables, RoleTable, SourceFile
 from service.storage.scanning import CONTENT, ID, OnRows, RoleScan, ScanOptions, find_columns, scan_role
 from service.storage.sketches import build_sketches, find_obstacle
