@@ -41,8 +41,9 @@ _ARMS = ("kept", "suggested", "weights", "relabelled")
 
 def format_report(summary: Summary, origins: Sequence[str]) -> str:
     """Return every table there are figures for."""
-    seeds = summary.list_seeds()
-    head = [_METHOD, *(f"Measured on: {origin}" for origin in origins), f"Seeds: {', '.join(map(str, seeds))}."]
+    seeds = ", ".join(map(str, summary.list_seeds()))
+    runs = f"Seeds: {seeds}; {summary.num_done} units of work, each a method or the controls on one set with one seed."
+    head = [_METHOD, *(f"Measured on: {origin}" for origin in origins), runs]
     parts = [
         _section("Sets", _format_sets(summary)),
         _section("Targets", _format_targets(summary)),

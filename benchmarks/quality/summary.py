@@ -50,6 +50,11 @@ class Summary:
         """Return the methods with units of a kind."""
         return list(dict.fromkeys(place[3] for place in self._records if place[0] == kind and place[2] == mode))
 
+    @property
+    def num_done(self) -> int:
+        """Units that came to their end."""
+        return sum(map(len, self._records.values()))
+
     def list_seeds(self) -> list[int]:
         """Return all seeds."""
         return sorted({record["unit"]["seed"] for records in self._records.values() for record in records})
