@@ -1,15 +1,16 @@
 """Templates to text: everything escaped, nothing undefined, numbers by the shared wording."""
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
+from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
 
 from service import wording
-from service.results.charts import draw_arms, draw_histogram
+from service.results.charts import draw_histogram
+from service.results.evaluation_charts import draw_arms, draw_prune_curve, draw_reliability
 
 
 def create_environment(package: str) -> Environment:
-    """Return the environment of the templates that lie in `templates` beside the modules of `package`."""
+    """Return the environment of the templates beside the modules of `package`, and of those that pages share."""
     environment = Environment(
-        loader=PackageLoader(package, "templates"),
+        loader=ChoiceLoader([PackageLoader(package, "templates"), PackageLoader("service.results", "templates")]),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
@@ -25,5 +26,10 @@ def create_environment(package: str) -> Environment:
         "rate": wording.write_rate,
         "moment": wording.write_moment,
     }
-    environment.globals |= {"draw_arms": draw_arms, "draw_histogram": draw_histogram}
+    environment.globals |= {
+        "draw_arms": draw_arms,
+        "draw_histogram": draw_histogram,
+        "draw_prune_curve": draw_prune_curve,
+        "draw_reliability": draw_reliability,
+    }
     return environment

@@ -6,7 +6,7 @@ from service.cli.evaluation_report import write_evaluation
 from service.cli.tables import write_table
 from service.jobs.schemas import Job
 from service.results.schemas import RelabelSummary, Summary
-from service.wording import write_count, write_moment, write_points, write_seconds, write_share
+from service.wording import write_count, write_moment, write_seconds, write_share
 
 _MOST_CHANGES = 5
 

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from service.jobs.document import BASELINES, JobDocument, MethodSpec
+from service.jobs.evaluation_plan import plan_evaluation
 
 ASSUMED_EPOCHS = 20
 ASSUMED_PIXELS = 32 * 32
@@ -86,18 +87,14 @@ def estimate_job(document: JobDocument, num_train: int, num_input_bytes: int, nu
     scale = (num_pixels or ASSUMED_PIXELS) / ASSUMED_PIXELS if model in {"cnn", "resnet18"} else 1.0
     per_pass = num_train * epochs * cost.seconds * scale
     method = count_plain_steps(document.method)
-    seconds = per_pass * method + per_pass * _count_arms(document)
+    evaluation = plan_evaluation(document)
+    seconds = per_pass * (method * (1 + evaluation.num_method) + evaluation.num_plain)
     decoded = num_train * (num_pixels or 0) * 3 * 4 if document.dataset.kind == "image" else 4 * num_input_bytes
     chosen = f"model {model}" + (" (chosen by auto on a CPU)" if named == "auto" else "")
     assumed = "" if document.training.epochs else " (assumed)"
     basis = (
         f"{num_train:,} labelled rows x {epochs} epochs{assumed} x {cost.seconds * scale:.2g} s an example on one CPU "
-        f"core for {chosen}, x {method:.2f} for method {document.method.name}, and {_count_arms(document):g} more "
-        "trainings for the evaluation. Right within a factor of about three; a GPU is faster."
+        f"core for {chosen}, x {method:.2f} for method {document.method.name}, and {evaluation.describe()}. "
+        "Right within a factor of about three; a GPU is faster."
     )
     return Estimate(model, round(seconds, 1), cost.memory_bytes + decoded, basis)
-
-
-def _count_arms(document: JobDocument) -> float:
-    """Return how many whole trainings the evaluation costs; every arm takes equal steps."""
-    return 0.0 if document.evaluation is None else float(len(document.evaluation.arms) * document.evaluation.seeds)

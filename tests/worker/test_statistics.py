@@ -1,4 +1,4 @@
-"""Intervals and verdicts: closed forms, coverage by simulation, and words that say no more than the numbers."""
+"""Intervals: closed forms, coverage by simulation, and the bootstrap beside them."""
 
 import numpy as np
 import pytest
@@ -7,10 +7,8 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from scipy import stats
 
-from service.results.schemas import Comparison
-from worker.evaluation.arms import ArmName, ArmPlan
+from worker.evaluation.bootstrap import bootstrap_mean
 from worker.evaluation.statistics import describe_method, estimate_mean
-from worker.evaluation.verdict import compare_arms, write_verdict
 
 
 def test_with_one_seed_it_is_the_t_interval_over_test_examples() -> None:
@@ -77,76 +75,43 @@ def test_the_interval_covers_the_truth_about_as_often_as_it_says(seed_spread: fl
     assert 0.93 <= covered / num_trials <= 0.99
 
 
-def make_comparison(arm: str, low: float, high: float) -> Comparison:
-    return Comparison(arm=arm, difference=(low + high) / 2, interval=(low, high))  # type: ignore[arg-type]
+def test_the_bootstrap_of_one_seed_is_that_of_the_examples() -> None:
+    outcomes = np.array([[1.0] * 700 + [0.0] * 300])
+    low, high = bootstrap_mean(outcomes, seed=0)
+    reach = 1.96 * outcomes.std() / np.sqrt(1000)
+    assert (low, high) == pytest.approx((0.7 - reach, 0.7 + reach), abs=0.003)
 
 
-@pytest.mark.parametrize(
-    ("low", "high", "words"),
-    [
-        (0.01, 0.03, "Curated is better than random: +2.0 points of test accuracy (95% interval +1.0 to +3.0)."),
-        (-0.01, 0.03, "Curated is no better than random: +1.0 points of test accuracy (95% interval -1.0 to +3.0)."),
-        (-0.03, -0.01, "Curated is worse than random: -2.0 points of test accuracy (95% interval -3.0 to -1.0)."),
-    ],
-)
-def test_the_verdict_against_random(low: float, high: float, words: str) -> None:
-    assert write_verdict([make_comparison("random", low, high)]) == words
-
-
-@pytest.mark.parametrize(
-    ("low", "high", "words"),
-    [
-        (0.01, 0.03, "better than training on everything, +2.0"),
-        (-0.01, 0.01, "no measurable difference from training on everything, +0.0"),
-        (-0.03, -0.01, "worse than training on everything, -2.0"),
-    ],
-)
-def test_the_verdict_against_the_full_data(low: float, high: float, words: str) -> None:
-    verdict = write_verdict([make_comparison("random", 0.01, 0.02), make_comparison("full", low, high)])
-    assert f"Against the full data: {words}" in verdict
-
-
-def test_without_a_control_there_is_nothing_to_say() -> None:
-    assert compare_arms({"curated": np.ones((1, 5))}) == []
-    assert compare_arms({"full": np.ones((1, 5)), "random": np.ones((1, 5))}) == []
-    assert write_verdict([]).startswith("Nothing to compare")
-
-
-def test_differences_are_paired_by_seed_and_example() -> None:
+def test_the_bootstrap_is_the_same_for_the_same_seed_and_paired() -> None:
     generator = np.random.default_rng(0)
-    hard = generator.random((1, 200)) < 0.5
-    full = np.repeat(hard, 3, axis=0)
-    curated = full.copy()
-    curated[:, np.flatnonzero(~hard[0])[:10]] = True
-    comparison = compare_arms({"curated": curated, "full": full})[0]
-    assert comparison.difference == pytest.approx(0.05)
-    assert comparison.interval[0] > 0.01, "pairing takes away the spread of easy and hard examples"
+    hard = np.repeat(generator.random((1, 400)) < 0.5, 3, axis=0)
+    better = hard.copy()
+    better[:, np.flatnonzero(~hard[0])[:20]] = True
+    difference = better.astype(float) - hard.astype(float)
+    assert bootstrap_mean(difference, seed=1) == bootstrap_mean(difference, seed=1)
+    low, high = bootstrap_mean(difference, seed=1)
+    assert 0.02 < low < 0.05 < high < 0.08, "pairing takes away the spread of easy and hard examples"
 
 
-ARM_NAMES: tuple[ArmName, ...] = ("full", "curated", "random")
+def test_the_bootstrap_of_grouped_examples_is_that_of_single_ones() -> None:
+    generator = np.random.default_rng(3)
+    outcomes = (generator.random((3, 200)) < 0.8).astype(float)
+    drawn = np.random.default_rng(9)
+    means = []
+    for _ in range(4000):
+        seeds, examples = drawn.integers(0, 3, 3), drawn.integers(0, 200, 200)
+        means.append(outcomes[seeds][:, examples].mean())
+    assert bootstrap_mean(outcomes, seed=0) == pytest.approx(tuple(np.quantile(means, [0.025, 0.975])), abs=0.005)
 
 
-@pytest.mark.parametrize("weighted", [True, False])
-def test_random_has_the_size_and_the_weights_of_curated(weighted: bool) -> None:
-    kept = np.arange(50) % 3 > 0
-    weight = np.linspace(0.5, 1.5, 50).astype(np.float32) if weighted else None
-    plan = ArmPlan(kept, weight)
-    full, curated, random = (plan.make(name, 1) for name in ARM_NAMES)
-    assert len(full.rows) == 50
-    assert full.weights is None
-    assert curated.rows.tolist() == np.flatnonzero(kept).tolist()
-    assert len(random.rows) == len(set(random.rows.tolist())) == len(curated.rows)
-    assert random.rows.tolist() != curated.rows.tolist()
-    if weighted:
-        assert random.weights is not None
-        assert curated.weights is not None
-        assert sorted(random.weights[random.rows]) == sorted(curated.weights[curated.rows])
-    else:
-        assert random.weights is curated.weights is None
-
-
-def test_random_differs_by_seed_and_is_the_same_for_one() -> None:
-    plan = ArmPlan(np.arange(50) < 25, None)
-    first, again, other = plan.make("random", 1), plan.make("random", 1), plan.make("random", 2)
-    assert first.rows.tolist() == again.rows.tolist()
-    assert first.rows.tolist() != other.rows.tolist()
+def test_where_seeds_differ_as_a_whole_the_bootstrap_is_too_narrow_and_the_shown_interval_is_not() -> None:
+    generator = np.random.default_rng(7)
+    covered, drawn_covered, num_trials = 0, 0, 100
+    for _ in range(num_trials):
+        outcomes = generator.normal(0, 1.0, (3, 1)) + generator.normal(0, 0.3, (3, 20))
+        low, high = estimate_mean(outcomes, (-100.0, 100.0)).interval
+        drawn_low, drawn_high = bootstrap_mean(outcomes, seed=0)
+        covered += low <= 0.0 <= high
+        drawn_covered += drawn_low <= 0.0 <= drawn_high
+    assert covered >= 88
+    assert drawn_covered <= 85

@@ -1,68 +1,117 @@
 """The verdict in words: what the intervals say, and nothing more."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
+import numpy as np
 from numpy.typing import NDArray
 
-from service.results.schemas import Comparison
-from worker.evaluation.arms import ArmName
+from service.jobs.document_specs import Arm
+from service.results.schemas import AuditSummary, Comparison
+from service.wording import write_share
+from worker.evaluation.bootstrap import bootstrap_mean
 from worker.evaluation.statistics import estimate_mean
 
-Control = Literal["full", "random"]
+Subject = Literal["curated", "curated-and-meta"]
 
-_WORDS: Mapping[Control, tuple[str, str, str]] = {
-    "random": (
-        "Curated is better than random",
-        "Curated is no better than random",
-        "Curated is worse than random",
-    ),
+# Better, not told apart, worse: what the verdict says of a control, {who} being the curated arm.
+_WORDS: Mapping[str, tuple[str, str, str]] = {
+    "random": ("{who} is better than random", "{who} is no better than random", "{who} is worse than random"),
     "full": (
-        "better than training on everything",
-        "no measurable difference from training on everything",
-        "worse than training on everything",
+        "Against the full data: better than training on everything",
+        "Against the full data: no measurable difference from training on everything",
+        "Against the full data: worse than training on everything",
+    ),
+    "loss": (
+        "{who} is better than as many rows of the lowest loss",
+        "{who} is no better than as many rows of the lowest loss",
+        "{who} is worse than as many rows of the lowest loss",
+    ),
+    "meta": (
+        "{who} is better than training on the meta set alone",
+        "Training on the meta set alone does as well",
+        "Training on the meta set alone does better",
+    ),
+    "full-and-meta": (
+        "{who} is better than training + meta set without reweighting",
+        "Training + meta set without reweighting does as well",
+        "Training + meta set without reweighting does better",
     ),
 }
+_WHO: Mapping[Subject, str] = {"curated": "Curated", "curated-and-meta": "Curated with the meta set"}
+_CONTROLS: Mapping[Subject, tuple[Arm, ...]] = {
+    "curated": ("full", "random", "loss", "meta", "full-and-meta"),
+    "curated-and-meta": ("meta", "full-and-meta"),
+}
+_SENTENCES: tuple[Arm, ...] = ("random", "full", "loss", "meta", "full-and-meta")
 
 
-def compare_arms(correct: Mapping[ArmName, NDArray[Any]]) -> list[Comparison]:
-    """Return the paired differences of the curated arm and each control that was trained.
+def compare_arms(correct: Mapping[Arm, NDArray[Any]], seed: int) -> list[Comparison]:
+    """Return the paired differences of the curated arms and each control that was trained.
 
     Args:
         correct: arm -> (seeds, test examples), 1 where right.
+        seed: of the bootstrap.
     """
-    if "curated" not in correct:
-        return []
-    controls: tuple[Control, ...] = ("full", "random")
-    comparisons = []
-    for control in controls:
-        if control in correct:
-            difference = correct["curated"].astype(float) - correct[control].astype(float)
-            estimate = estimate_mean(difference, (-1.0, 1.0))
-            comparisons.append(Comparison(arm=control, difference=estimate.mean, interval=estimate.interval))
-    return comparisons
+    return [
+        compare(correct[subject], correct[control], subject, control, seed)
+        for subject, controls in _CONTROLS.items()
+        for control in controls
+        if subject in correct and control in correct
+    ]
 
 
-def write_verdict(comparisons: list[Comparison]) -> str:
-    """Return the sentences that the comparisons bear out."""
-    by_arm = {comparison.arm: comparison for comparison in comparisons}
-    sentences = []
-    if "random" in by_arm:
-        sentences.append(f"{_choose_words(by_arm['random'])}: {_write_difference(by_arm['random'])}.")
-    if "full" in by_arm:
-        words = _choose_words(by_arm["full"])
-        start = "Against the full data" if sentences else "Curated against the full data"
-        sentences.append(f"{start}: {words}, {_write_difference(by_arm['full'])}.")
-    return " ".join(sentences) or "Nothing to compare: the curated arm or every control was left out."
+def compare(right: NDArray[Any], control: NDArray[Any], subject: Subject, arm: Arm, seed: int) -> Comparison:
+    """Return the paired difference of two tables (seeds, test examples)."""
+    difference = right.astype(np.float64) - control.astype(np.float64)
+    estimate = estimate_mean(difference, (-1.0, 1.0))
+    return Comparison(
+        subject=subject,
+        arm=arm,
+        difference=estimate.mean,
+        interval=estimate.interval,
+        bootstrap=bootstrap_mean(difference, seed),
+    )
 
 
-def _choose_words(comparison: Comparison) -> str:
+def write_verdict(comparisons: Sequence[Comparison], audit: AuditSummary | None = None) -> str:
+    """Return the sentences that the comparisons and the audit bear out.
+
+    Where the control has seen the meta set, the fair counterpart is the curated arm that has seen it, too, if it was
+    trained.
+    """
+    by_control = {comparison.arm: comparison for comparison in comparisons}  # the fairer one of a control comes last
+    sentences = [_write_comparison(by_control[control]) for control in _SENTENCES if control in by_control]
+    if audit is not None:
+        sentences.append(_write_audit(audit))
+    return " ".join(sentences) or "Nothing to compare: no curated arm, or no control beside it, was trained."
+
+
+def _write_comparison(comparison: Comparison) -> str:
     better, equal, worse = _WORDS[comparison.arm]
-    if comparison.interval[0] > 0.0:
-        return better
-    return worse if comparison.interval[1] < 0.0 else equal
-
-
-def _write_difference(comparison: Comparison) -> str:
+    words = {"better": better, "not told apart": equal, "worse": worse}[comparison.finding]
+    who = _WHO[comparison.subject]
     low, high = (100.0 * bound for bound in comparison.interval)
-    return f"{100.0 * comparison.difference:+.1f} points of test accuracy (95% interval {low:+.1f} to {high:+.1f})"
+    by_whom = "" if "{who}" in words or comparison.arm == "full" else f"{who.lower()} stands at "
+    separator = "," if comparison.arm == "full" else ":"
+    return (
+        f"{words.format(who=who)}{separator} {by_whom}{100.0 * comparison.difference:+.1f} points of test accuracy "
+        f"(95% interval {low:+.1f} to {high:+.1f}{_write_doubt(comparison)})."
+    )
+
+
+def _write_doubt(comparison: Comparison) -> str:
+    """Return what to add where the bootstrap does not bear a difference out."""
+    drawn = comparison.bootstrap
+    if drawn is None or comparison.finding == "not told apart" or not drawn[0] <= 0.0 <= drawn[1]:
+        return ""
+    return f"; the bootstrap's, {100.0 * drawn[0]:+.1f} to {100.0 * drawn[1]:+.1f}, holds 0"
+
+
+def _write_audit(audit: AuditSummary) -> str:
+    ours, *others = audit.detections
+    beside = "".join(f", by {other.name} {write_share(other.precision)}" for other in others)
+    return (
+        f"Of {audit.num_planted:,} planted errors {write_share(ours.precision)} are among the {audit.num_planted:,} "
+        f"rows doubted most{beside}."
+    )

@@ -1,179 +1,121 @@
-"""Evaluating: the arms are trained by equal steps, with several seeds, and compared on the test set."""
+"""Evaluating: arms are trained by equal steps and compared, baselines looked at, planted errors looked for."""
 
-from dataclasses import dataclass, replace
 from functools import partial
 
-import numpy as np
-import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from sama_core import JSON
-from sama_core.errors import NonFiniteError
-from sama_core.training import PlainTrainer, TrainingState, predict
+from sama_core.checkpoint import add_prefix, take_prefix
 from service.jobs.state import Phase
-from service.results.schemas import ArmSummary, EvaluationSummary
+from service.results.schemas import EvaluationSummary
+from service.wording import write_count
 from worker.checkpoints import Checkpoint
 from worker.context import AttemptContext, StepBoundary
-from worker.evaluation.arms import Arm, ArmName, ArmPlan
-from worker.evaluation.statistics import describe_method, estimate_mean
-from worker.evaluation.verdict import compare_arms, write_verdict
+from worker.evaluation.runs import AbstractRun, Result
+from worker.evaluation.summary import summarise
+from worker.evaluation.workload import PlannedRun, Workload
 from worker.phases.reading import JobData
 from worker.phases.scoring import STAGE, Outcome, make_checkpoint
 
-_CORRECT, _RUNNING = "correct/", "running/"
-
-
-@dataclass(frozen=True)
-class ArmRun:
-    """One training of one arm: its seed, and its place among all of them."""
-
-    arm: ArmName
-    seed: int
-    index: int
-
-    @property
-    def key(self) -> str:
-        """Name of the run in a checkpoint."""
-        return f"{self.arm}/{self.seed}"
+_DONE, _RUNNING = "done", "running"
 
 
 def evaluate(
     context: AttemptContext, data: JobData, outcome: Outcome, saved: Checkpoint | None, boundary: StepBoundary
 ) -> EvaluationSummary | None:
-    """Train and compare the arms; None where the document asks for no evaluation.
+    """Carry out every training of the evaluation; None where the document asks for none.
 
     Raises:
-        AttemptStopped: a stop was asked for; finished arms and the one under way are in a checkpoint.
-        NonFiniteError: the loss of an arm stopped being finite.
+        AttemptStopped: a stop was asked for; finished trainings and the one under way are in a checkpoint.
+        NonFiniteError: a loss stopped being finite.
     """
     if context.document.evaluation is None:
         return None
-    runs = list_runs(context)
-    context.progress.enter_phase(Phase.EVALUATING, f"training {len(runs)} networks to compare on the test set")
-    evaluator = _Evaluator(context, data, outcome, boundary, len(runs))
+    workload = Workload(context.document, data, outcome, context.device)
+    runs = workload.list_runs()
+    purpose = "to compare" if workload.planting is None else "to compare and to look for planted errors"
+    context.progress.enter_phase(Phase.EVALUATING, f"training {write_count(len(runs), 'network')} {purpose}")
+    evaluator = _Evaluator(context, outcome, boundary, runs, workload.num_steps)
     if saved is not None and saved.stage == STAGE:
         evaluator.resume(saved)
     for run in runs:
         evaluator.carry_out(run)
-    return evaluator.summarise(runs)
-
-
-def list_runs(context: AttemptContext) -> list[ArmRun]:
-    """Return every training of the evaluation in order: seed by seed, so that arms are paired early on."""
-    wanted = context.document.evaluation
-    assert wanted is not None
-    first = context.document.training.seed + 1
-    pairs = [(seed, arm) for seed in range(first, first + wanted.seeds) for arm in wanted.arms]
-    return [ArmRun(arm, seed, index) for index, (seed, arm) in enumerate(pairs)]
+    return summarise(data, outcome, workload, evaluator.results)
 
 
 class _Evaluator:
-    """Carries out the runs and remembers which test examples each one got right."""
+    """Carries out the trainings and remembers what each one gave."""
 
     def __init__(
-        self, context: AttemptContext, data: JobData, outcome: Outcome, boundary: StepBoundary, num_runs: int
+        self, context: AttemptContext, outcome: Outcome, boundary: StepBoundary, runs: list[PlannedRun], num_steps: int
     ) -> None:
-        assert data.test is not None
-        self._context, self._data, self._outcome, self._boundary = context, data, outcome, boundary
-        self._num_runs = num_runs
-        self._test = data.test
-        options = data.options
-        self._num_steps = -(-len(data.train) // options.batch_size) * options.epochs
-        weight = None if context.document.task == "prune" else outcome.decisions.weight
-        self._plan = ArmPlan(outcome.kept, weight)
-        self._correct: dict[str, NDArray[np.uint8]] = {}
+        self._context, self._outcome, self._boundary = context, outcome, boundary
+        self._places = {run.key: place for place, run in enumerate(runs)}
+        self._costs = [run.cost for run in runs]
+        self._num_steps = num_steps
+        self.results: dict[str, Result] = {}
         self._partial: tuple[str, dict[str, Tensor], dict[str, JSON]] | None = None
+        context.progress.plan(Phase.EVALUATING, sum(self._costs))
 
     def resume(self, saved: Checkpoint) -> None:
-        """Take finished runs, and the one that was under way, from a checkpoint."""
-        for name, tensor in saved.tensors.items():
-            if name.startswith(_CORRECT):
-                self._correct[name.removeprefix(_CORRECT)] = tensor.numpy()
-        key = saved.values.get("running")
-        if key is not None:
-            tensors = {n.removeprefix(_RUNNING): t for n, t in saved.tensors.items() if n.startswith(_RUNNING)}
-            self._partial = key, tensors, saved.values["running_values"]
+        """Take finished trainings, and the one that was under way, from a checkpoint."""
+        for path, tensor in take_prefix(_DONE, saved.tensors).items():
+            key, _, name = path.rpartition("/")
+            self.results.setdefault(key, {})[name] = tensor
+        running = saved.values.get("running")
+        if running is not None:
+            self._partial = running, take_prefix(_RUNNING, saved.tensors), saved.values["running_values"]
 
-    def carry_out(self, run: ArmRun) -> None:
-        """Train one arm with one seed, unless that is done already."""
-        if run.key in self._correct:
-            self._context.progress.advance((run.index + 1) / self._num_runs)
-            return
-        arm = self._plan.make(run.arm, run.seed)
-        trainer = PlainTrainer(replace(self._data.options, seed=run.seed))
-        state = self._start(trainer, arm, run)
-        self._step_to_end(trainer, state, run)
-        if state.base.status.is_failure:
-            raise NonFiniteError(f"arm {run.arm}: {state.base.status.message}", state.base.status.step)
-        logits = predict(state.network, self._test, device=self._context.device)
-        self._correct[run.key] = (logits.argmax(1) == self._test.labels).numpy().astype(np.uint8)
-        accuracy = float(self._correct[run.key].mean())
-        self._context.progress.add_event(
-            "arm", f"arm {run.arm}, seed {run.seed}: test accuracy {accuracy:.4f} ({run.index + 1} of {self._num_runs})"
-        )
-        self._boundary.save(self._make_checkpoint((run.index + 1) * self._num_steps, None, None))
+    def carry_out(self, planned: PlannedRun) -> None:
+        """Do one training, unless that is done already."""
+        place = self._places[planned.key]
+        if planned.key not in self.results:
+            run = planned.build(self.results)
+            if self._partial is not None and self._partial[0] == planned.key:
+                run.restore(*self._partial[1:])
+            num_steps = self._step_to_end(planned, run)
+            self.results[planned.key] = run.finish()
+            self._tell(planned, place)
+            self._boundary.save(self._make_checkpoint(num_steps, None, None))
+        self._context.progress.advance(self._measure(place + 1, 0.0))
 
-    def _start(self, trainer: PlainTrainer, arm: Arm, run: ArmRun) -> TrainingState:
-        state = trainer.init(
-            self._data.builder.build(run.seed),
-            self._data.train,
-            self._context.device,
-            rows=torch.from_numpy(arm.rows),
-            weights=None if arm.weights is None else torch.from_numpy(arm.weights),
-            num_steps=self._num_steps,
-        )
-        if self._partial is not None and self._partial[0] == run.key:
-            trainer.restore(state, *self._partial[1:])
-        return state
-
-    def _step_to_end(self, trainer: PlainTrainer, state: TrainingState, run: ArmRun) -> None:
-        while not trainer.is_done(state):
-            report = trainer.step(state)
-            done = (run.index + report.step / report.num_steps) / self._num_runs
+    def _step_to_end(self, planned: PlannedRun, run: AbstractRun) -> int:
+        """Return the steps of this training and all before it, which numbers checkpoints: the method's, whose steps
+        may be more than a plain training's, comes last."""
+        place = self._places[planned.key]
+        num_steps = place * self._num_steps
+        while not run.is_done:
+            report = run.step()
+            done = self._measure(place, report.step / report.num_steps)
+            num_steps = place * self._num_steps + report.step
             self._context.progress.advance(done, num_examples=report.num_examples)
-            if not trainer.is_done(state):
-                num_steps = run.index * self._num_steps + report.step
-                self._boundary.cross(partial(self._checkpoint_midway, trainer, state, run, num_steps))
+            if not run.is_done:
+                self._boundary.cross(partial(self._checkpoint_midway, planned, run, num_steps))
+        return num_steps
 
-    def _checkpoint_midway(
-        self, trainer: PlainTrainer, state: TrainingState, run: ArmRun, num_steps: int
-    ) -> Checkpoint:
-        return self._make_checkpoint(num_steps, run, trainer.export(state))
+    def _measure(self, place: int, share: float) -> float:
+        """Return the share of the phase that is done: all trainings before `place`, and a share of that one."""
+        current = self._costs[place] * share if share else 0.0
+        return (sum(self._costs[:place]) + current) / sum(self._costs)
+
+    def _tell(self, planned: PlannedRun, place: int) -> None:
+        correct = self.results[planned.key].get("correct")
+        found = "done" if correct is None else f"test accuracy {float(correct.double().mean()):.4f}"
+        self._context.progress.add_event(
+            "arm" if correct is not None else "audit", f"{planned.title}: {found} ({place + 1} of {len(self._costs)})"
+        )
+
+    def _checkpoint_midway(self, planned: PlannedRun, run: AbstractRun, num_steps: int) -> Checkpoint:
+        return self._make_checkpoint(num_steps, planned.key, run.export())
 
     def _make_checkpoint(
-        self, num_steps: int, run: ArmRun | None, export: tuple[dict[str, Tensor], dict[str, JSON]] | None
+        self, num_steps: int, key: str | None, export: tuple[dict[str, Tensor], dict[str, JSON]] | None
     ) -> Checkpoint:
-        tensors = {f"{_CORRECT}{key}": torch.from_numpy(right) for key, right in self._correct.items()}
+        tensors: dict[str, Tensor] = {}
+        for done, result in self.results.items():
+            tensors |= add_prefix(f"{_DONE}/{done}", result)
         values: dict[str, JSON] = {}
-        if run is not None and export is not None:
-            tensors |= {f"{_RUNNING}{name}": tensor for name, tensor in export[0].items()}
-            values = {"running": run.key, "running_values": export[1]}
+        if key is not None and export is not None:
+            tensors |= add_prefix(_RUNNING, export[0])
+            values = {"running": key, "running_values": export[1]}
         return make_checkpoint(self._outcome, tensors, values, num_steps)
-
-    def summarise(self, runs: list[ArmRun]) -> EvaluationSummary:
-        """Return accuracies with intervals, paired differences, and the verdict in words."""
-        arms: list[ArmName] = list(dict.fromkeys(run.arm for run in runs))
-        seeds = list(dict.fromkeys(run.seed for run in runs))
-        correct = {arm: np.stack([self._correct[f"{arm}/{seed}"] for seed in seeds]) for arm in arms}
-        comparisons = compare_arms(correct)
-        return EvaluationSummary(
-            num_test=len(self._test),
-            seeds=seeds,
-            arms=[self._summarise_arm(self._plan.make(arm, seeds[0]), correct[arm]) for arm in arms],
-            comparisons=comparisons,
-            interval_method=describe_method(len(seeds)),
-            verdict=write_verdict(comparisons),
-        )
-
-    def _summarise_arm(self, arm: Arm, right_ST: NDArray[np.uint8]) -> ArmSummary:
-        estimate = estimate_mean(right_ST, (0.0, 1.0))
-        return ArmSummary(
-            arm=arm.name,
-            trained_on=arm.trained_on,
-            num_rows=len(arm.rows),
-            num_steps=self._num_steps,
-            accuracy=[float(accuracy) for accuracy in right_ST.mean(axis=1)],
-            mean=estimate.mean,
-            interval=estimate.interval,
-        )
