@@ -264,6 +264,10 @@ def _check_method(draft: Draft) -> Iterator[Problem]:
 
 def _check_relabel(draft: Draft) -> Iterator[Problem]:
     task, method = draft.find_text("task") or "reweight", draft.find_text("method.name")
+    if task == "relabel" and method in BASELINES and draft.find("relabel.unlabelled") is True:
+        wanted = f"unlabelled: false, or method {list_names(META_LEARNING_METHODS)}"
+        why = f"relabel.unlabelled is true, but method {method!r} judges labelled rows alone; wanted {wanted}."
+        yield refuse("relabel.unlabelled", True, wanted, why)
     if task == "relabel" and method == "random":
         wanted = "a method that learns what the labels should be"
         why = f"task 'relabel' needs suggested labels, but method 'random' learns none; wanted {wanted}."

@@ -122,7 +122,8 @@ class Seeder:
                 num_rows=NUM_ROWS,
                 num_labelled=NUM_ROWS,
                 num_kept=NUM_KEPT,
-                summary=_make_summary(rows, class_names) | ({"relabel": _make_relabel_summary(rows)} if relabel else {}),
+                summary=_make_summary(rows, class_names)
+                | ({"relabel": _make_relabel_summary(rows)} if relabel else {}),
                 manifest=_make_manifest(class_names),
             )
             attempts.complete(result, list(_make_previews(job_id, rows, texts)))

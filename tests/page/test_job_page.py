@@ -1,6 +1,7 @@
 """One job in a real browser."""
 
 import hashlib
+import re
 from pathlib import Path
 
 import pytest
@@ -75,11 +76,33 @@ def test_a_finished_job_shows_the_verdict_the_proof_and_the_suspects(site: Site)
     expect(page.get_by_text("Rows to train on")).to_be_visible()
     for chart in ("Histogram of weights", "Histogram of noise scores", "Test accuracy of each arm"):
         expect(page.get_by_role("img", name=chart)).to_be_visible()
-    suspects = page.locator(".suspects li")
+    suspects = page.locator(".suspects > li")
     expect(suspects).to_have_count(24)
     expect(suspects.first).to_contain_text("likely mislabelled: the model says")
     page.wait_for_load_state("load")
-    assert page.evaluate("[...document.querySelectorAll('.suspects img')].every(image => image.naturalWidth === 8)")
+    assert page.evaluate(
+        "[...document.querySelectorAll('.suspects .look img')].every(image => image.naturalWidth === 8)"
+    )
+
+
+def test_corrected_labels_are_shown_before_and_after_and_can_be_asked_for(site: Site) -> None:
+    page = site.open_page(f"/jobs/{site.seeder.succeed('page: labels', relabel=True)}")
+    expect(page.locator(".figures")).to_contain_text("Labels corrected")
+    labels = page.locator("#labels")
+    expect(labels).to_contain_text("71.0% of the given labels are right, and 93.0% of the labels to train on")
+    expect(labels.get_by_role("row")).to_have_count(21)
+    page.get_by_label("Show").select_option("with a corrected or new label")
+    page.get_by_role("button", name="Show these").click()
+    expect(page).to_have_url(re.compile("show=corrected"))
+    suspects = page.locator(".suspects > li")
+    expect(suspects.first.locator(".change")).to_contain_text("→")
+    expect(suspects.first).to_contain_text("though corrected: the model says")
+    assert suspects.count() == page.locator(".suspects .change").count()
+    suspects.first.get_by_text("Trusted examples against it").click()
+    expect(suspects.first.locator(".influences img")).to_be_visible()
+    page.get_by_label("Show").select_option("kept")
+    page.get_by_role("button", name="Show these").click()
+    expect(page.locator("#suspects")).to_contain_text("None of the examples kept for this page is kept.")
 
 
 def test_another_keep_fraction_is_shown_and_downloaded(site: Site) -> None:
@@ -125,7 +148,7 @@ def test_everything_is_there_without_scripts(site: Site, context: BrowserContext
     page.goto(f"{site.api.url}/jobs/{job_id}")
     expect(page.locator(".verdict")).to_contain_text("Better")
     expect(page.get_by_role("img", name="Base loss")).to_be_visible()
-    expect(page.locator(".suspects li")).to_have_count(24)
+    expect(page.locator(".suspects > li")).to_have_count(24)
     plain.close()
 
 
