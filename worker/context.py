@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 
@@ -14,6 +14,7 @@ from service.settings import Settings
 from worker.checkpoints import Checkpoint, CheckpointStore
 from worker.data.arrays import ArrayFolder
 from worker.progress import ProgressWriter
+from worker.schedule import Budget
 from worker.stop import AttemptStopped, StopFlag
 
 
@@ -29,6 +30,12 @@ class AttemptContext:
     progress: ProgressWriter
     stop: StopFlag
     folder: ArrayFolder
+    started_at: float = field(default_factory=time.monotonic)
+
+    @property
+    def budget(self) -> Budget:
+        """The time that is left to the job."""
+        return Budget(self.claim.max_seconds, self.claim.used_seconds, self.started_at)
 
 
 class StepBoundary:

@@ -8,7 +8,7 @@ import json
 import os
 import sys
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -65,6 +65,8 @@ def _take_part(task: RankTask, report: Report) -> None:
         data = load_data(DataRequest(task.document, settings, device, folder, lambda: None), [], lambda _choice: None)
         if data.fingerprint != task.fingerprint:
             raise ServiceError("bad_data", "The data changed while the job was reading it.", param="dataset.uri")
+        if task.epochs is not None:
+            data = replace(data, options=replace(data.options, epochs=task.epochs))
         saved = None
         if task.checkpoint_path is not None:
             saved = CheckpointStore(settings.data_dir, task.job_id, task.attempt, data.fingerprint).load(

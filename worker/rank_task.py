@@ -29,6 +29,7 @@ class RankTask:
         rank: 1..size-1; the attempt itself is 0.
         size: processes in all.
         settings: by name.
+        epochs: of the training, which may be fewer than the document has it; None takes the document's.
     """
 
     job_id: str
@@ -41,6 +42,7 @@ class RankTask:
     rank: int
     size: int
     settings: dict[str, Any]
+    epochs: int | None = None
 
     def write(self) -> bytes:
         """Return the line."""

@@ -16,7 +16,7 @@ def select_again(summary: Summary, reader: RowReader, num_kept: int) -> Summary:
     """Return the summary as it would be with the `num_kept` best-ranked rows kept."""
     classes: Counter[str] = Counter()
     sources: Counter[str] = Counter()
-    threshold: float | None = None
+    threshold = _Threshold(summary, num_kept)
     num_corrected_kept = 0
     for batch in reader.batches():
         rank = batch.column("rank")
@@ -24,9 +24,7 @@ def select_again(summary: Summary, reader: RowReader, num_kept: int) -> Summary:
         _count(classes, batch.column("given_label"), kept)
         _count(sources, batch.column("source"), kept)
         num_corrected_kept += int((kept & batch.column("corrected").to_numpy(zero_copy_only=False)).sum())
-        last = rank.index(num_kept - 1).as_py()
-        if last >= 0:
-            threshold = batch.column("score")[last].as_py()
+        threshold.add(batch)
     notes = [*summary.notes]
     if summary.evaluation != "not evaluated":
         notes.append(
@@ -37,12 +35,39 @@ def select_again(summary: Summary, reader: RowReader, num_kept: int) -> Summary:
     return summary.model_copy(
         update={
             "relabel": relabel and relabel.model_copy(update={"num_kept": num_corrected_kept}),
-            "selection": _select(summary.selection, num_kept, threshold),
+            "selection": _select(summary.selection, num_kept, threshold.value),
             "classes": [_regroup(group, classes) for group in summary.classes],
             "sources": [_regroup(group, sources) for group in summary.sources],
             "notes": notes,
         }
     )
+
+
+class _Threshold:
+    """The score from which on sound rows are kept, gathered chunk by chunk.
+
+    None where the keep decision is no cut by score: under another rule than `top`, where likely mislabelled rows are
+    kept too, and where the class floor has moved a row past a better one.
+    """
+
+    def __init__(self, summary: Summary, num_kept: int) -> None:
+        self._num_kept, self._num_sound = num_kept, summary.num_labelled - summary.selection.n_cut_off
+        self._is_cut = summary.selection.rule == "top" and num_kept <= self._num_sound
+        self._lowest_kept, self._highest_dropped = float("inf"), float("-inf")
+
+    def add(self, batch: pa.RecordBatch) -> None:
+        """Take in a chunk."""
+        rank = batch.column("rank").fill_null(self._num_sound).to_numpy(zero_copy_only=False)
+        score = batch.column("score").to_numpy(zero_copy_only=False)
+        kept, dropped = score[rank < self._num_kept], score[(rank >= self._num_kept) & (rank < self._num_sound)]
+        if self._is_cut:
+            self._lowest_kept = min(self._lowest_kept, float(kept.min(initial=np.inf)))
+            self._highest_dropped = max(self._highest_dropped, float(dropped.max(initial=-np.inf)))
+
+    @property
+    def value(self) -> float | None:
+        """The threshold once every chunk is in."""
+        return self._lowest_kept if self._is_cut and self._highest_dropped <= self._lowest_kept else None
 
 
 def _count(counts: Counter[str], column: "pa.Array[Any]", kept: npt.NDArray[np.bool_]) -> None:
@@ -61,6 +86,6 @@ def _select(selection: SelectionSummary, num_kept: int, threshold: float | None)
         update={
             "n_kept": num_kept,
             "kept_fraction_of_total": num_kept / selection.n_total,
-            "threshold": threshold if selection.threshold is not None else None,
+            "threshold": threshold,
         }
     )

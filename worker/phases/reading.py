@@ -3,7 +3,7 @@
 import hashlib
 import json
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 
 import numpy as np
@@ -22,6 +22,7 @@ from worker.models.choice import ModelChoice, choose_model
 from worker.models.defaults import resolve_options
 from worker.models.plan import plan_model
 from worker.models.registry import NetworkBuilder
+from worker.schedule import ScheduleCut
 
 CODE_VERSION = version("sama")
 
@@ -42,6 +43,7 @@ class JobData:
         builder: makes the network for a seed.
         notes: what the user should know of the data and its encoding.
         fingerprint: names all that a checkpoint depends on.
+        cut: that the training takes fewer epochs than the document and the model would have it, or None.
     """
 
     tables: DatasetTables
@@ -55,6 +57,11 @@ class JobData:
     builder: NetworkBuilder
     notes: list[str]
     fingerprint: str
+    cut: ScheduleCut | None = None
+
+    def shorten(self, cut: ScheduleCut | None) -> "JobData":
+        """Return the same data with the epochs of a cut, if there is one."""
+        return self if cut is None else replace(self, cut=cut, options=replace(self.options, epochs=cut.epochs))
 
 
 @dataclass(frozen=True)

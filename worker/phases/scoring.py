@@ -10,7 +10,8 @@ from torch import Tensor
 
 from sama_core import JSON, Decisions, check_hypergradient
 from sama_core.influences import Influences
-from sama_core.selection import choose_rule, order_rows
+from sama_core.selection import choose_noise_cut, choose_rule, find_cut_off, order_rows
+from service.jobs.document import META_FREE_BASELINES
 from service.jobs.state import Phase
 from service.results.rows import count_kept
 from service.wording import write_count
@@ -20,6 +21,7 @@ from worker.data.unlabelled import SuggestsLabels
 from worker.phases.reading import JobData
 from worker.phases.relabelling import AddedLabels, Relabelling, Suggestions, correct_labels, leave_labels
 from worker.phases.saved_decisions import export_decisions, import_decisions
+from worker.phases.tracing import export_influences, import_influences, trace_doubtful
 from worker.phases.training import FinishedTraining
 
 STAGE = "evaluating"
@@ -43,6 +45,8 @@ class Outcome:
         rule_reason: why this one.
         last_step: steps of the training.
         influences: trusted examples that speak against the most suspicious rows; None where they were not traced.
+        noise_cut: noise score above which a row whose label is not the suggested one is likely mislabelled.
+        num_cut_off: such rows, last in the order whatever the rule.
     """
 
     decisions: Decisions
@@ -56,6 +60,8 @@ class Outcome:
     rule_reason: str
     last_step: int
     influences: Influences | None = None
+    noise_cut: float = 1.0
+    num_cut_off: int = 0
 
     @property
     def num_labels(self) -> int:
@@ -66,6 +72,16 @@ class Outcome:
     def kept(self) -> NDArray[np.bool_]:
         """(N,) true for the labelled rows to train on."""
         return self.rank < self.num_kept
+
+    @property
+    def threshold(self) -> float | None:
+        """The score from which on sound rows are kept; None where the keep decision is no such cut by score."""
+        num_sound = len(self.rank) - self.num_cut_off
+        if self.rule != "top" or self.num_kept > num_sound:
+            return None
+        lowest = self.decisions.score[self.kept].min()
+        dropped = self.decisions.score[(self.rank >= self.num_kept) & (self.rank < num_sound)]
+        return None if len(dropped) and dropped.max() > lowest else float(lowest)
 
 
 def score(
@@ -84,17 +100,25 @@ def score(
     if training is None:
         assert saved is not None, "without a training there is a checkpoint from after it"
         decisions, last_step = import_decisions(saved.tensors, saved.values), int(saved.values["last_step"])
-        suggestions = _import_suggestions(saved)
+        suggestions, influences = _import_suggestions(saved), import_influences(saved.tensors)
     else:
-        decisions = _add_check(context, data, training.method.finish(training.state))
+        decisions = _add_facts(context, data, training.method.finish(training.state))
         last_step = _read_integer(decisions.facts, "num_base_steps")
         suggestions = _suggest(context, data, training)
+        influences = trace_doubtful(context, data, training, decisions)
     relabelling = _relabel(context, data, decisions, suggestions)
-    outcome = _select(context, data, decisions, relabelling, last_step)
+    outcome = replace(_select(context, data, decisions, relabelling, last_step), influences=influences)
     context.progress.add_event("selection", f"selection rule {outcome.rule_reason}")
     if training is not None:
         boundary.save(make_checkpoint(outcome, {}, {}, 0))
     return outcome
+
+
+def _add_facts(context: AttemptContext, data: JobData, decisions: Decisions) -> Decisions:
+    """Add to the facts that the training was shortened, where it was, and what a check has found."""
+    if data.cut is not None:
+        decisions = replace(decisions, facts={**decisions.facts, "schedule": data.cut.to_json()})
+    return _add_check(context, data, decisions)
 
 
 def _add_check(context: AttemptContext, data: JobData, decisions: Decisions) -> Decisions:
@@ -113,6 +137,7 @@ def make_checkpoint(
 ) -> Checkpoint:
     """Return a checkpoint from after the training: the decisions, and what the evaluation adds after `num_steps`."""
     arrays, header = export_decisions(outcome.decided)
+    arrays |= export_influences(outcome.influences)
     if outcome.added is not None:
         suggestions = outcome.added.suggestions
         arrays[f"{_SUGGESTED}rows"] = torch.from_numpy(suggestions.rows)
@@ -161,8 +186,21 @@ def _select(
 ) -> Outcome:
     selection, keep_fraction = context.document.selection, context.document.keep_fraction
     decisions, labels = relabelling.decisions, relabelling.labels
-    rule, reason = choose_rule(selection.rule, keep_fraction, labels)
-    rank = order_rows(decisions.score, labels, rule, selection.class_floor)
+    has_meta_set = data.meta is not None and data.method_name not in META_FREE_BASELINES
+    rule, reason = choose_rule(selection.rule, keep_fraction, labels, has_meta_set=has_meta_set)
+    noise_cut = choose_noise_cut(selection.noise_cut, is_calibrated=decisions.facts.get("calibrated") is True)
+    # A row under the label that the evidence points to is not mislabelled, however unsure that label is.
+    doubt = np.where(decisions.suggested != labels, decisions.noise_score, np.float32(0))
+    rank = order_rows(
+        decisions.score,
+        labels,
+        rule,
+        selection.class_floor,
+        noise_score=doubt,
+        representation=decisions.representation,
+        noise_cut=noise_cut,
+    )
+    num_cut_off = int(find_cut_off(doubt, noise_cut, len(doubt)).sum())
     num_kept = count_kept(keep_fraction, len(data.tables.train), relabelling.num_labels)
     return Outcome(
         decisions=decisions,
@@ -173,9 +211,21 @@ def _select(
         rank=rank,
         num_kept=num_kept,
         rule=rule,
-        rule_reason=reason,
+        rule_reason=reason + _tell_cut(num_cut_off, min(num_kept, len(labels)) - (len(labels) - num_cut_off)),
         last_step=last_step,
+        noise_cut=noise_cut,
+        num_cut_off=num_cut_off,
     )
+
+
+def _tell_cut(num_cut_off: int, num_kept_of_them: int) -> str:
+    """Return what to say of the rows that stand last as likely mislabelled."""
+    if num_cut_off == 0:
+        return ""
+    told = f"; {write_count(num_cut_off, 'likely mislabelled row')} last"
+    if num_kept_of_them > 0:
+        told += f", {write_count(num_kept_of_them)} of them kept, since the keep fraction leaves room"
+    return told
 
 
 def _read_integer(facts: Mapping[str, JSON], name: str) -> int:

@@ -21,6 +21,7 @@ from worker.phases.storing import store_results
 from worker.phases.training import train
 from worker.phases.validating import validate
 from worker.progress import ProgressWriter
+from worker.schedule import find_cut
 from worker.stop import StopFlag
 
 
@@ -48,8 +49,10 @@ def _run(context: AttemptContext) -> None:
     claim = context.claim
     store = CheckpointStore(context.settings.data_dir, claim.job_id, claim.attempt, data.fingerprint)
     saved = _load_checkpoint(context, store)
+    if saved is not None:
+        data = data.shorten(find_cut(saved.values))
     boundary = StepBoundary(context, store)
-    training = train(context, data, saved, boundary)
+    data, training = train(context, data, saved, boundary)
     outcome = score(context, data, training, saved, boundary)
     evaluation = evaluate(context, data, outcome, saved, boundary)
     store_results(context, data, outcome, evaluation)

@@ -57,6 +57,8 @@ def _make_tasks(context: AttemptContext, data: JobData, saved: Checkpoint | None
     claim, folder = context.claim, context.folder.path.resolve()
     num_threads = max(1, torch.get_num_threads() // size)
     settings = choose_settings(context.settings, context.device.type, num_threads)
+    # A training that begins anew with fewer epochs leaves what its first ranks made where it is.
+    suffix = "" if data.cut is None else "-anew"
     return [
         RankTask(
             job_id=claim.job_id,
@@ -64,11 +66,12 @@ def _make_tasks(context: AttemptContext, data: JobData, saved: Checkpoint | None
             document=claim.document,
             fingerprint=data.fingerprint,
             checkpoint_path=claim.checkpoint_path if saved is not None else None,
-            folder=str(folder / f"rank-{rank}"),
-            store=str(folder / "ranks"),
+            folder=str(folder / f"rank-{rank}{suffix}"),
+            store=str(folder / f"ranks{suffix}"),
             rank=rank,
             size=size,
             settings=settings,
+            epochs=data.options.epochs,
         )
         for rank in range(1, size)
     ]

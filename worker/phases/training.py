@@ -1,6 +1,7 @@
 """Training: the curation method's own steps, with progress, curves, checkpoints and an exact resume."""
 
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -8,12 +9,15 @@ import torch
 from sama_core import AbstractMethod, CurationOptions, build_method
 from sama_core.bilevel import BilevelState
 from sama_core.exchange import AbstractExchange
+from service.jobs.document import JobDocument
+from service.jobs.evaluation_plan import plan_evaluation
 from service.jobs.state import Phase
 from service.storage.estimates import count_plain_steps
 from worker.checkpoints import Checkpoint
 from worker.context import AttemptContext, StepBoundary
 from worker.phases.reading import JobData
 from worker.phases.sharing import share_training
+from worker.schedule import ScheduleCut, ScheduleTooLongError, ScheduleWatch, describe_schedule, is_settled
 
 STAGE = "training"
 
@@ -28,24 +32,41 @@ class FinishedTraining:
 
 def train(
     context: AttemptContext, data: JobData, saved: Checkpoint | None, boundary: StepBoundary
-) -> FinishedTraining | None:
+) -> tuple[JobData, FinishedTraining | None]:
     """Drive the method to its last step; None where a checkpoint from after the training makes that needless.
+
+    Returns:
+        The data, with fewer epochs where the job's time would not have sufficed, and the training.
 
     Raises:
         AttemptStopped: a stop was asked for; a checkpoint is saved.
+        ServiceError: `time_limit`; not even one epoch fits the job's time.
     """
     _plan_work(context, data)
     if saved is not None and saved.stage != STAGE:
         context.progress.enter_phase(Phase.TRAINING, "training was finished by an earlier attempt")
-        return None
+        return data, None
     context.progress.enter_phase(Phase.TRAINING, f"training with method {context.document.method.name}")
+    try:
+        return data, _train_whole(context, data, saved, boundary)
+    except ScheduleTooLongError as found:
+        context.progress.add_event("schedule", f"{found.cut}")
+        data = data.shorten(found.cut)
+    _plan_work(context, data)
+    return data, _train_whole(context, data, None, boundary)
+
+
+def _train_whole(
+    context: AttemptContext, data: JobData, saved: Checkpoint | None, boundary: StepBoundary
+) -> FinishedTraining:
+    watch = _watch_schedule(context, data, saved)
     with share_training(context, data, saved) as exchange:
         method, state = start_method(data, context.device, saved, exchange)
         if isinstance(state, BilevelState):
             context.progress.add_event("route", f"directional derivatives by {state.route_reason}")
-        if saved is not None:
-            context.progress.drop_metrics_after(saved.step)
-        _step_to_end(context, method, state, boundary)
+        if saved is not None or data.cut is not None:
+            context.progress.drop_metrics_after(0 if saved is None else saved.step)
+        _step_to_end(context, _Run(method, state, data.cut, watch), boundary, begins_anew=saved is None)
     return FinishedTraining(method, state)
 
 
@@ -60,22 +81,56 @@ def start_method(
     return method, state
 
 
-def _step_to_end(context: AttemptContext, method: AbstractMethod[Any], state: Any, boundary: StepBoundary) -> None:
-    progress, step = context.progress, 0
+def _watch_schedule(context: AttemptContext, data: JobData, saved: Checkpoint | None) -> ScheduleWatch | None:
+    """Return what looks whether the schedule fits the job's time; None where that was settled before."""
+    if data.cut is not None or (saved is not None and is_settled(saved.values)):
+        return None
+    training, evaluation = _count_work(context.document, data)
+    return ScheduleWatch(
+        context.budget,
+        epochs=data.options.epochs,
+        warmup_steps=data.options.warmup_steps,
+        unroll_steps=data.options.unroll_steps,
+        cost=count_plain_steps(context.document.method),
+        evaluation=evaluation / training if training else 0.0,
+        finish_steps=partial(torch.cuda.synchronize, context.device) if context.device.type == "cuda" else _on_time,
+    )
 
-    def make_checkpoint() -> Checkpoint:
-        tensors, values = method.export(state)
-        return Checkpoint(STAGE, step, tensors, values)
 
+def _on_time() -> None:
+    """Wait for nothing: the CPU has finished its steps when they return."""
+
+
+@dataclass(frozen=True)
+class _Run:
+    """A training under way, and what is known of its schedule."""
+
+    method: AbstractMethod[Any]
+    state: Any
+    cut: ScheduleCut | None
+    watch: ScheduleWatch | None
+
+    def save(self, step: int) -> Checkpoint:
+        tensors, values = self.method.export(self.state)
+        settled = self.watch is None or self.watch.is_settled
+        return Checkpoint(STAGE, step, tensors, {**values, **describe_schedule(self.cut, is_settled=settled)})
+
+
+def _step_to_end(context: AttemptContext, run: _Run, boundary: StepBoundary, *, begins_anew: bool) -> None:
+    progress, method, state, step = context.progress, run.method, run.state, 0
+    if run.cut is not None and begins_anew:
+        boundary.save(run.save(0))  # whatever happens from here on, the training goes on with these epochs
     while not method.is_done(state):
         report = method.step(state)
         step = report.step
         progress.add_report(report)
         progress.advance(step / report.num_steps, num_examples=report.num_examples)
         if not method.is_done(state):
-            boundary.cross(make_checkpoint)
+            if run.watch is not None:
+                run.watch.see(report)
+            boundary.cross(partial(run.save, step))
     if step:
-        boundary.save(make_checkpoint())
+        boundary.save(run.save(step))
 
 
 def count_examples(options: CurationOptions, num_train: int) -> int:
@@ -84,11 +139,16 @@ def count_examples(options: CurationOptions, num_train: int) -> int:
 
 
 def _plan_work(context: AttemptContext, data: JobData) -> None:
-    """Tell how much work training and evaluating are, in examples put through one plain step."""
-    document = context.document
+    """Tell how much work training and evaluating are."""
+    training, evaluation = _count_work(context.document, data)
+    context.progress.plan(Phase.TRAINING, training)
+    context.progress.plan(Phase.EVALUATING, evaluation)
+
+
+def _count_work(document: JobDocument, data: JobData) -> tuple[float, float]:
+    """Return how much work training and evaluating are, in examples put through one plain step."""
     num_examples = count_examples(data.options, len(data.train))
     cost = count_plain_steps(document.method)
-    context.progress.plan(Phase.TRAINING, 0.0 if document.method.name == "random" else num_examples * cost)
-    if document.evaluation is not None:
-        num_trainings = len(document.evaluation.arms) * document.evaluation.seeds
-        context.progress.plan(Phase.EVALUATING, num_trainings * num_examples)
+    plan = plan_evaluation(document)
+    training = 0.0 if document.method.name == "random" else num_examples * cost
+    return training, (plan.num_plain + plan.num_method * cost) * num_examples

@@ -124,8 +124,6 @@ def _describe_check(check: CheckSummary) -> str:
 
 def summarise_selection(document: JobDocument, outcome: Outcome, num_rows: int) -> SelectionSummary:
     """Return which rows are kept, and by what rule."""
-    is_cut_by_score = outcome.rule == "top" and outcome.num_kept <= len(outcome.rank)
-    threshold = float(outcome.decisions.score[outcome.kept].min()) if is_cut_by_score else None
     return SelectionSummary(
         n_total=num_rows,
         n_labelled=outcome.num_labels,
@@ -134,7 +132,9 @@ def summarise_selection(document: JobDocument, outcome: Outcome, num_rows: int) 
         rule=outcome.rule,
         rule_reason=outcome.rule_reason,
         class_floor=document.selection.class_floor,
-        threshold=threshold,
+        threshold=outcome.threshold,
+        noise_cut=outcome.noise_cut,
+        n_cut_off=outcome.num_cut_off,
     )
 
 
