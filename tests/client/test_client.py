@@ -71,6 +71,8 @@ def test_a_finished_job_shows_its_results(client: Client, server: SeededServer) 
     assert len(page.items) == 5
     assert page.next_cursor is not None
     assert not any(example.keep for example in page.items)
+    assert client.examples(server.succeeded, corrected=True).items == []
+    assert len(client.examples(server.succeeded, corrected=False, limit=3).items) == 3
     assert len(client.metrics(server.succeeded)) == 160
     assert client.events(server.succeeded)[-1].message == "succeeded"
 
