@@ -62,7 +62,7 @@ def trace_influences(
     Exact but for rounding, by automatic differentiation of single examples in evaluation mode: no dropout, BatchNorm
     by its running statistics. Time: 2 R + M passes, forward and backward, of one example each, M once more for each
     further ``max_bytes`` that the gradients of the rows take, and R M Q multiplications. Embeddings that none of the
-    rows uses take neither memory nor multiplications.
+    rows uses take no part.
 
     Shapes: rows (R,), trusted (up to M,) -> (R,), (R, K), (R, K).
 
@@ -103,7 +103,7 @@ def trace_influences(
     if top_k < 1:
         raise OptionsError(f"top_k: {top_k}; wanted at least 1")
     tracer = _Tracer(network, torch.device(device), optimizer)
-    with _evaluating(network):
+    with _evaluating(network, tracer.tables):
         influences_RM = tracer.measure(train, asked, meta, chosen, max_bytes)
     if meta.train_rows is not None:
         influences_RM[asked[:, None] == meta.train_rows[chosen][None, :]] = 0.0
@@ -130,14 +130,20 @@ def _pick(rows: Tensor, trusted: Tensor, influences_RM: Tensor, top_k: int, sens
 
 
 @contextmanager
-def _evaluating(network: nn.Module) -> Iterator[None]:
+def _evaluating(network: nn.Module, tables: Sequence[nn.Embedding | nn.EmbeddingBag]) -> Iterator[None]:
+    """Put the network into evaluation mode, with gradients of its tables at the entries used alone, and back."""
     modes = {part: part.training for part in network.modules()}
+    are_sparse = [table.sparse for table in tables]
     network.eval()
+    for table in tables:
+        table.sparse = True
     try:
         yield
     finally:
         for part, mode in modes.items():
             part.training = mode
+        for table, is_sparse in zip(tables, are_sparse, strict=True):
+            table.sparse = is_sparse
 
 
 class _Tracer:
@@ -146,8 +152,9 @@ class _Tracer:
     def __init__(self, network: nn.Module, device: torch.device, optimizer: Optimizer | None) -> None:
         self._network, self._device = network, device
         self._params = [p for p in network.parameters() if p.requires_grad]
-        tables = {id(part.weight) for part in network.modules() if isinstance(part, (nn.Embedding, nn.EmbeddingBag))}
-        self._is_table = [id(p) in tables for p in self._params]
+        self.tables = [part for part in network.modules() if isinstance(part, nn.Embedding | nn.EmbeddingBag)]
+        weights = {id(table.weight) for table in self.tables}
+        self._is_table = [id(p) in weights for p in self._params]
         self._adaptation = None if optimizer is None else find_diagonal(optimizer, self._params)
 
     def measure(
@@ -178,16 +185,16 @@ class _Tracer:
         return torch.autograd.grad(loss, self._params, materialize_grads=True)
 
     def _find_used(self, train: AbstractExamples, rows: Tensor) -> list[Tensor | None]:
-        """Return for each embedding table which of its entries some row uses; None for every other parameter."""
+        """Return for each embedding table which of its entries some row uses, ascending; None for other parameters."""
         used: list[Tensor | None] = [None] * len(self._params)
         if not any(self._is_table):
             return used
         for row in rows:
             for place, gradient in enumerate(self._differentiate(train, row)):
                 if self._is_table[place]:
-                    touched, before = (gradient != 0).any(dim=1), used[place]
-                    used[place] = touched if before is None else touched | before
-        return [None if mask is None else mask.nonzero().flatten() for mask in used]
+                    before, (entries, _) = used[place], _split_entries(gradient)
+                    used[place] = entries if before is None else torch.unique(torch.cat((before, entries)))
+        return used
 
     def _count_bytes(self, used: Sequence[Tensor | None]) -> int:
         sizes = [
@@ -197,11 +204,32 @@ class _Tracer:
 
     def _gather(self, vector: Sequence[Tensor], used: Sequence[Tensor | None]) -> Tensor:
         """Return the entries of a vector that count, as one tensor (Q,)."""
-        parts = [v if index is None else v[index] for v, index in zip(vector, used, strict=True)]
+        parts = [v if index is None else _take_entries(v, index) for v, index in zip(vector, used, strict=True)]
         return torch.cat([part.reshape(-1) for part in parts])
 
     def _stack(self, examples: AbstractExamples, rows: Tensor, used: Sequence[Tensor | None]) -> Tensor:
         return torch.stack([self._gather(self._differentiate(examples, row), used) for row in rows])
+
+
+def _split_entries(gradient: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the entries of a table at which its gradient is not zero, ascending, and the gradient there."""
+    if gradient.is_sparse:
+        whole = gradient.coalesce()
+        return whole.indices()[0], whole.values()
+    entries = (gradient != 0).any(dim=1).nonzero().flatten()
+    return entries, gradient[entries]
+
+
+def _take_entries(gradient: Tensor, index: Tensor) -> Tensor:
+    """Return a table's gradient at some entries, which ascend."""
+    if not gradient.is_sparse:
+        return gradient[index]
+    entries, values = _split_entries(gradient)
+    taken = values.new_zeros(len(index), values.shape[1])
+    places = torch.searchsorted(index, entries).clamp(max=max(0, len(index) - 1))
+    is_wanted = index[places] == entries if len(index) else torch.zeros_like(entries, dtype=torch.bool)
+    taken[places[is_wanted]] = values[is_wanted]
+    return taken
 
 
 @torch.no_grad()
