@@ -9,7 +9,7 @@ from service.results.schemas import ArmSummary, CurvePoint, DetectionSummary
 from service.wording import write_count, write_decimal, write_share
 
 _HEIGHT = 260
-_LEFT, _RIGHT, _TOP, _BOTTOM = 60, 16, 30, 44
+_LEFT, _RIGHT, _TOP, _BOTTOM = 60, 24, 30, 44
 _MARK = 6.0
 
 Place = Callable[[float], float]
@@ -21,7 +21,7 @@ def draw_arms(arms: Sequence[ArmSummary], title: str) -> Markup:
     high = max(max(arm.interval[1], *arm.accuracy) for arm in arms)
     margin = max((high - low) * 0.1, 0.005)
     low, high = max(low - margin, 0.0), min(high + margin, 1.0)
-    left, row_height = 136, 34
+    left, row_height = 150, 34
     height = row_height * len(arms) + 34
 
     def place(value: float) -> float:
@@ -72,7 +72,7 @@ def draw_reliability(detections: Sequence[DetectionSummary], title: str) -> Mark
     """Return, for each bin of the noise score, the share that was planted; on the diagonal both would be equal."""
     across, up = _scale(0.0, 1.0, _LEFT, WIDTH - _RIGHT), _scale(0.0, 1.0, _HEIGHT - _BOTTOM, _TOP)
     parts = [open_svg(_HEIGHT, title), _draw_axes(across, up, [0.0, 0.5, 1.0], 0.0, 1.0)]
-    parts.append(f'<line class="grid" x1="{across(0):.2f}" y1="{up(0):.2f}" x2="{across(1):.2f}" y2="{up(1):.2f}"/>')
+    parts.append(f'<line class="axis" x1="{across(0):.2f}" y1="{up(0):.2f}" x2="{across(1):.2f}" y2="{up(1):.2f}"/>')
     named = list(zip(("curated", "random", "other"), detections, strict=False))
     for style, detection in named:
         filled = [found for found in detection.reliability if found.count]

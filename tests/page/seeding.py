@@ -23,6 +23,7 @@ from service.jobs.tables import JobTable
 from service.results.reasons import list_plain_findings
 from service.results.rows import FINDING, apply_num_kept, encode_chunk, stored_schema
 from service.results.tables import ChunkTable, PreviewTable, ResultTable
+from tests.page.evaluation_scene import make_evaluation
 
 LEASE_SECONDS = 3600.0
 NUM_ROWS = 400
@@ -245,11 +246,6 @@ def _draw_digit(seed: int) -> bytes:
 
 def _make_summary(rows: pa.RecordBatch, class_names: Sequence[str]) -> dict[str, Any]:
     table = rows.to_pylist()
-    arms = [
-        ("full", "all rows, equal weights", NUM_ROWS, [0.866, 0.874, 0.882]),
-        ("curated", "kept rows, learned weights", NUM_KEPT, [0.944, 0.952, 0.948]),
-        ("random", "as many random rows, equal weights", NUM_KEPT, [0.842, 0.856, 0.838]),
-    ]
     return {
         "num_rows": NUM_ROWS,
         "num_labelled": NUM_ROWS,
@@ -269,28 +265,7 @@ def _make_summary(rows: pa.RecordBatch, class_names: Sequence[str]) -> dict[str,
         "classes": [_make_group(name, [row for row in table if row["given_label"] == name]) for name in class_names],
         "sources": [],
         "num_doubtful": sum(row["noise_score"] >= 0.5 for row in table),
-        "evaluation": {
-            "num_test": 500,
-            "seeds": [0, 1, 2],
-            "arms": [
-                {
-                    "arm": arm,
-                    "trained_on": trained_on,
-                    "num_rows": num_rows,
-                    "num_steps": 480,
-                    "accuracy": accuracy,
-                    "mean": float(np.mean(accuracy)),
-                    "interval": (float(np.mean(accuracy)) - 0.012, float(np.mean(accuracy)) + 0.012),
-                }
-                for arm, trained_on, num_rows, accuracy in arms
-            ],
-            "comparisons": [
-                {"arm": "full", "difference": 0.074, "interval": (0.06, 0.088)},
-                {"arm": "random", "difference": 0.103, "interval": (0.09, 0.116)},
-            ],
-            "interval_method": "95%, Student's t over the seeds, paired",
-            "verdict": "Better: the curated rows beat all rows by 7.4 points and random rows by 10.3 points.",
-        },
+        "evaluation": make_evaluation(NUM_ROWS, NUM_KEPT),
         "notes": ["3 test examples stand also among the curated rows; they are left in both."],
     }
 

@@ -71,8 +71,9 @@ def test_a_failed_job_says_why_and_what_to_do(site: Site) -> None:
 def test_a_finished_job_shows_the_verdict_the_proof_and_the_suspects(site: Site) -> None:
     page = site.open_page(f"/jobs/{site.seeder.succeed('page: results')}")
     expect(page.locator(".verdict")).to_contain_text("Better: the curated rows beat all rows by 7.4 points")
-    expect(page.get_by_role("row", name="curated")).to_contain_text("94.8%")
-    expect(page.get_by_role("row", name="curated")).to_contain_text("93.6% to 96.0%")
+    arm = page.get_by_role("row", name="curated 280 rows of the arm")
+    expect(arm).to_contain_text("94.8%")
+    expect(arm).to_contain_text("93.6% to 96.0%")
     expect(page.get_by_text("Rows to train on")).to_be_visible()
     for chart in ("Histogram of weights", "Histogram of noise scores", "Test accuracy of each arm"):
         expect(page.get_by_role("img", name=chart)).to_be_visible()
@@ -103,6 +104,23 @@ def test_corrected_labels_are_shown_before_and_after_and_can_be_asked_for(site: 
     page.get_by_label("Show").select_option("kept")
     page.get_by_role("button", name="Show these").click()
     expect(page.locator("#suspects")).to_contain_text("None of the examples kept for this page is kept.")
+
+
+def test_a_finished_job_shows_the_controls_the_prune_curve_the_baseline_and_the_audit(site: Site) -> None:
+    page = site.open_page(f"/jobs/{site.seeder.succeed('page: proof')}")
+    for name, words in (
+        ("curated full +7.4 points", "better"),
+        ("curated loss +0.4 points", "not told apart"),
+        ("curated-and-meta meta -3.0 points", "worse"),
+    ):
+        expect(page.get_by_role("row", name=name)).to_contain_text(words)
+    for chart in ("The prune curve", "Share of planted errors by noise score"):
+        expect(page.get_by_role("img", name=chart)).to_be_visible()
+    expect(page.get_by_role("row", name="50%")).to_contain_text("93.0%")
+    expect(page.get_by_role("row", name="aum margin of the given label")).to_contain_text("74.0%")
+    expect(page.get_by_text("Every figure is a lower bound.")).to_be_visible()
+    page.get_by_text("Reliability, bin by bin").click()
+    expect(page.get_by_role("row", name="0.0 to 0.1")).to_be_visible()
 
 
 def test_another_keep_fraction_is_shown_and_downloaded(site: Site) -> None:

@@ -108,3 +108,16 @@ def test_bad_arguments_are_named(arguments: dict[str, object], error: type[Excep
 def test_network_without_trainable_parameters_is_refused() -> None:
     with pytest.raises(NetworkError, match="no trainable parameter"):
         fit(nn.Linear(2, 3).requires_grad_(False), build_examples(), OPTIONS)
+
+
+def test_a_watch_sees_every_batch_and_its_logits_and_changes_nothing() -> None:
+    examples, trainer, seen = build_examples(), PlainTrainer(OPTIONS), []
+    watched = trainer.init(build_small_network(), examples)
+    alone = trainer.init(build_small_network(), examples)
+    for _ in range(6):
+        trainer.step(watched, lambda batch, logits: seen.append((batch.rows, logits)))
+        trainer.step(alone)
+    assert sorted(torch.cat([rows for rows, _ in seen]).tolist()) == list(range(48))
+    assert all(logits.shape == (8, 3) and not logits.requires_grad for _, logits in seen)
+    for left, right in zip(watched.network.parameters(), alone.network.parameters(), strict=True):
+        assert torch.equal(left, right)
