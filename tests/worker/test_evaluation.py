@@ -4,6 +4,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from service.db.engine import Database
@@ -156,6 +158,41 @@ def test_trusted_rows_among_the_curated_ones_are_trained_on_once_and_never_plant
     assert evaluation.audit is not None
     assert evaluation.audit.num_judged == NUM_TRAIN - meta.num_rows
     assert evaluation.audit.num_planted == round(0.5 * evaluation.audit.num_judged)
+
+
+@sqlite_alone
+def test_the_curated_arm_of_a_relabel_job_trains_on_corrected_labels(
+    database: Database, settings: Settings, points: Path
+) -> None:
+    document = make_document(
+        points,
+        task="relabel",
+        relabel={"min_confidence": 0.5, "min_noise": 0.5},
+        evaluation={"arms": ["curated", "curated-and-meta"], "seeds": 1},
+    )
+    job_id = run_to_end(database, settings, document)
+    summary = Summary.model_validate(read_result(database, job_id)[0].summary)
+    assert summary.relabel is not None
+    assert summary.relabel.num_corrected > 0
+    for arm in read_evaluation(database, job_id).arms:
+        assert f"({summary.relabel.num_corrected} with a corrected label)" in arm.trained_on
+
+
+@sqlite_alone
+def test_a_trusted_row_with_the_content_of_a_curated_one_counts_as_that_row(
+    database: Database, settings: Settings, points: Path
+) -> None:
+    table = pq.read_table(points)
+    split, first = table["split"].to_pylist(), table.schema.get_field_index("split")
+    repeated = pa.concat_tables([table.slice(5, 3).set_column(first, "split", [["meta"] * 3]), table])
+    ids = pa.array([f"r{row}" for row in range(len(repeated))])
+    pq.write_table(repeated.set_column(table.schema.get_field_index("id"), "id", ids), points)
+    assert split.count("meta") == NUM_META
+    section = {"arms": ["meta", "full-and-meta"], "seeds": 1, "plant": {"rate": 0.1}}
+    evaluation = evaluate(database, settings, make_document(points, evaluation=section))
+    assert [arm.num_rows for arm in evaluation.arms] == [NUM_META + 3, NUM_TRAIN + NUM_META]
+    assert evaluation.audit is not None
+    assert evaluation.audit.num_judged == NUM_TRAIN - 3
 
 
 @sqlite_alone

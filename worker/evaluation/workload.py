@@ -207,9 +207,12 @@ def _find_train_rows(data: JobData) -> NDArray[np.int64]:
     assert data.meta is not None
     if data.meta.train_rows is not None:
         return data.meta.train_rows.numpy()
-    if len(data.tables.trusted_rows):
-        return np.searchsorted(data.labelled, data.tables.trusted_rows).astype(np.int64)
-    return np.full(len(data.meta), -1, dtype=np.int64)
+    links = data.tables.meta_train_rows
+    assert data.tables.meta is not None
+    assert links is not None, "a meta set is linked to the curated rows when it is read"
+    curated = links[data.tables.meta.labels >= 0]
+    places = np.minimum(np.searchsorted(data.labelled, curated), len(data.labelled) - 1)
+    return np.where(data.labelled[places] == curated, places, -1).astype(np.int64)
 
 
 def _join_pool(data: JobData, outcome: Outcome) -> AbstractExamples:
