@@ -44,6 +44,8 @@ class BaseLevel:
         device: where to compute.
         rows: row numbers to train on; None takes them all.
         num_steps: steps of the whole training; None takes ``epochs`` passes over ``rows``.
+        num_late: how many of the rows, the last ones, take part from ``late_epoch`` on only.
+        late_epoch: the epoch (0-based).
         exchange: the processes that share the batches.
 
     Attributes:
@@ -63,6 +65,8 @@ class BaseLevel:
         *,
         rows: Tensor | None = None,
         num_steps: int | None = None,
+        num_late: int = 0,
+        late_epoch: int = 0,
         exchange: AbstractExchange | None = None,
     ) -> None:
         self.options, self.examples, self.device = options, examples, device
@@ -79,7 +83,14 @@ class BaseLevel:
         self.precision = Precision(options.precision, device)
         self.descent = Descent(self.network, options, self.precision, self.exchange)
         self._forward: Callable[[Inputs], Any] = _compile(self.network) if options.compile else self.network
-        self.plan = BatchPlan(len(self.rows), options.batch_size, options.seed, "base-batches")
+        self.plan = BatchPlan(
+            len(self.rows),
+            options.batch_size,
+            options.seed,
+            "base-batches",
+            num_late=num_late,
+            late_epoch=late_epoch,
+        )
         self.exchange.check_share("batch_size", len(self.rows) // self.plan.num_batches)
         self.num_steps = self.plan.num_batches * options.epochs if num_steps is None else num_steps
         self.step = 0

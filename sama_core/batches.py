@@ -1,6 +1,7 @@
 """Which rows make which batch: a pure function of the step number."""
 
 from abc import ABC, abstractmethod
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -20,6 +21,9 @@ class BatchPlan:
         batch_size: the largest batch.
         seed: seed of the plan.
         purpose: name of the draw; plans of different purposes are independent.
+        num_late: how many of the rows, the last ones, are left out of the first epochs; the batches of these epochs
+            are smaller, not fewer.
+        late_epoch: the epoch (0-based) from which they take part.
 
     Example:
         >>> plan = BatchPlan(5, 2, seed=0, purpose="batches")
@@ -27,8 +31,10 @@ class BatchPlan:
         (3, [0, 1, 2, 3, 4])
     """
 
-    def __init__(self, num_rows: int, batch_size: int, seed: int, purpose: str) -> None:
-        self.num_rows = num_rows
+    def __init__(
+        self, num_rows: int, batch_size: int, seed: int, purpose: str, *, num_late: int = 0, late_epoch: int = 0
+    ) -> None:
+        self.num_rows, self._num_late, self._late_epoch = num_rows, num_late, late_epoch
         self.num_batches = -(-num_rows // batch_size)
         self._seed, self._purpose = seed, purpose
         self._epoch, self._order_N = -1, torch.empty(0, dtype=torch.int64)
@@ -37,14 +43,34 @@ class BatchPlan:
         """Return the rows of batch ``step`` (0-based, counted over all epochs), int64 on the CPU."""
         epoch, index = divmod(step, self.num_batches)
         order_N = self.order_of(epoch)
-        start = index * self.num_rows // self.num_batches
-        return order_N[start : (index + 1) * self.num_rows // self.num_batches]
+        start = index * len(order_N) // self.num_batches
+        return order_N[start : (index + 1) * len(order_N) // self.num_batches]
 
     def order_of(self, epoch: int) -> Tensor:
         """Return the order of the rows in an epoch."""
         if epoch != self._epoch:
-            self._epoch, self._order_N = epoch, permute(self.num_rows, self._seed, self._purpose, epoch)
+            num_rows = self.num_rows - (self._num_late if epoch < self._late_epoch else 0)
+            self._epoch, self._order_N = epoch, permute(num_rows, self._seed, self._purpose, epoch)
         return self._order_N
+
+
+@dataclass(frozen=True)
+class LateRows:
+    """Rows of the base examples that are trained on from an epoch (0-based) on only.
+
+    Example:
+        >>> LateRows(torch.tensor([0]), epoch=2).order(3)
+        tensor([1, 2, 0])
+    """
+
+    rows: Tensor
+    epoch: int
+
+    def order(self, num_examples: int) -> Tensor:
+        """Return all rows, the late ones last."""
+        is_late = torch.zeros(num_examples, dtype=torch.bool)
+        is_late[self.rows] = True
+        return torch.cat([torch.nonzero(~is_late).flatten(), torch.nonzero(is_late).flatten()])
 
 
 class AbstractMetaPlan(ABC):

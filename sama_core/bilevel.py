@@ -17,7 +17,7 @@ from sama_core.adaptation.registry import find_adaptation
 from sama_core.allocation import keep_freed_memory
 from sama_core.base_level import BaseLevel
 from sama_core.batch import Batch
-from sama_core.batches import AbstractMetaPlan, OtherRowsPlan, TrustedRowsPlan
+from sama_core.batches import AbstractMetaPlan, LateRows, OtherRowsPlan, TrustedRowsPlan
 from sama_core.checkpoint import (
     add_prefix,
     export_optimizer,
@@ -107,8 +107,19 @@ class BilevelSolver:
         train: AbstractExamples,
         meta: AbstractExamples | None,
         device: torch.device,
+        *,
+        late: LateRows | None = None,
+        trusted: Tensor | None = None,
     ) -> BilevelState:
         """Return the state before the first step, on a copy of ``network``.
+
+        Args:
+            network: where the base training starts.
+            train: the base examples.
+            meta: the trusted examples.
+            device: where to compute.
+            late: rows of ``train`` that are trained on later only.
+            trusted: (N, C) log-probability of each class under networks trained on the trusted examples alone.
 
         Raises:
             ExamplesError: a data set breaks its contract, or the meta set has other classes.
@@ -123,15 +134,14 @@ class BilevelSolver:
         described = [describe_origin("", options, part, 0) for part in (train, meta) if part is not None]
         self.exchange.check_agreement("options and examples", crc32(json.dumps(described, sort_keys=True).encode()))
         with isolated_randomness(device):
-            base = BaseLevel(network, train, options, device, exchange=self.exchange)
-            learned = self._build_learned(num_examples, base)
-            self.exchange.spread(list(learned.state_dict().values()))
-            problem = BilevelProblem(
-                base.network,
-                learned,
+            base = BaseLevel(
+                network,
+                train,
+                options,
                 device,
-                meta_loss=self.meta_loss,
-                precision=base.precision,
+                rows=None if late is None else late.order(num_examples),
+                num_late=0 if late is None else len(late.rows),
+                late_epoch=0 if late is None else late.epoch,
                 exchange=self.exchange,
             )
             memory = ExampleMemory(
@@ -140,6 +150,17 @@ class BilevelSolver:
                 train.num_classes,
                 names=options.features,
                 ema_decay=options.ema_decay,
+                precision=base.precision,
+                exchange=self.exchange,
+                trusted=trusted,
+            )
+            learned = self._build_learned(num_examples, base, len(memory.features.names))
+            self.exchange.spread(list(learned.state_dict().values()))
+            problem = BilevelProblem(
+                base.network,
+                learned,
+                device,
+                meta_loss=self.meta_loss,
                 precision=base.precision,
                 exchange=self.exchange,
             )
@@ -171,7 +192,7 @@ class BilevelSolver:
         batch = base.fetch(base.examples, rows, derive_seed(self.options.seed, "trial"), len(rows))
         return build_hypergradient(self.method, self.options, problem, batch, memory.recall(batch.rows))
 
-    def _build_learned(self, num_examples: int, base: BaseLevel) -> AbstractLearned:
+    def _build_learned(self, num_examples: int, base: BaseLevel, num_features: int) -> AbstractLearned:
         if self.learned is not None:
             learned = self.learned
         elif self.options.learned == "logits":
@@ -180,7 +201,7 @@ class BilevelSolver:
             learned = _build_source_weights(base.examples)
         else:
             seed_device(derive_seed(self.options.seed, "weight-network"), base.device)
-            learned = WeightNetwork(len(self.options.features))
+            learned = WeightNetwork(num_features, base.examples.num_classes)
         is_double = any(p.dtype == torch.float64 for p in base.network.parameters())
         return learned.to(base.device, torch.float64 if is_double else torch.float32)
 

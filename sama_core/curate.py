@@ -9,12 +9,12 @@ from torch import nn
 
 from sama_core.datasets import PairDataset, adapt_dataset
 from sama_core.decisions import Decisions
+from sama_core.detection.method import CurationMethod
 from sama_core.errors import OptionsError, UnfinishedError, UnknownMethodError
 from sama_core.exchange import AbstractExchange
 from sama_core.hypergradient.choice import HYPERGRADIENT_NAMES
 from sama_core.method import AbstractMethod
 from sama_core.options import CurationOptions
-from sama_core.reweighting import ReweightingMethod
 from sama_core.scores.aum import AumScore
 from sama_core.scores.confident_learning import ConfidentLearning, ConfidentLearningTrusted
 from sama_core.scores.dual import DualScore
@@ -31,7 +31,7 @@ from sama_core.types import AbstractExamples, StepReport
 __all__ = ["METHOD_NAMES", "CurationOptions", "Decisions", "StepReport", "build_method", "curate"]
 
 _BUILDERS: dict[str, Callable[[CurationOptions], AbstractMethod[Any]]] = {
-    **{name: partial(ReweightingMethod, name) for name in HYPERGRADIENT_NAMES},
+    **{name: partial(CurationMethod, name) for name in HYPERGRADIENT_NAMES},
     "random": RandomMethod,
     "loss": LossScore,
     "el2n": El2nScore,
@@ -77,7 +77,7 @@ def build_method(name: str, options: CurationOptions, exchange: AbstractExchange
         return builder(options)
     if name not in HYPERGRADIENT_NAMES:
         raise OptionsError(f"method: {name} with {exchange.size} processes; wanted 1 process, or a method that learns")
-    return ReweightingMethod(name, options, exchange)
+    return CurationMethod(name, options, exchange)
 
 
 def curate(

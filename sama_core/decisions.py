@@ -1,7 +1,7 @@
 """What a curation decides about each example."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
@@ -91,6 +91,94 @@ def decide_from_training(
         noise_scores=noise_N,
         facts=facts,
     )
+
+
+def decide_from_detection(
+    method: str, labels: Tensor, probabilities: Tensor, checkpoints: Tensor, *, facts: Mapping[str, JSON]
+) -> Decisions:
+    """Return the decisions of a learned reweighting and a detector of wrong labels.
+
+    - ``noise_score``: 1 minus the probability that the given label is the true one.
+    - ``weight``: the learned weight, mean over the checkpoints, times the belief in the given label: its probability
+      minus that of the likeliest other class, 0 where that is negative. Where another class is likelier, any weight on
+      the given label teaches the wrong thing. Mean 1. ``weight_std``: the spread of the learned part.
+    - ``score``: the probability of the given label. (Times the learned weight it ranked wrong labels worse on every
+      data set tried.)
+
+    Shapes: labels (N,), probabilities (N, C) of each class to be the true label, checkpoints (K, N), NaN where an
+    example was not seen yet.
+
+    Args:
+        method: its name.
+        labels: given labels.
+        probabilities: of the detector.
+        checkpoints: learned weights of every example at K points of the training.
+        facts: for the manifest.
+
+    Example:
+        >>> probabilities = torch.tensor([[0.9, 0.1], [0.8, 0.2]])
+        >>> decided = decide_from_detection(
+        ...     "sama", torch.tensor([0, 1]), probabilities, torch.ones(1, 2), facts={}
+        ... )
+        >>> decided.weight.tolist(), decided.noise_score.round(2).tolist()
+        ([2.0, 0.0], [0.10000000149011612, 0.800000011920929])
+    """
+    learned_N, spreads_N = average_checkpoints(checkpoints.cpu().double())
+    learned_N = learned_N.nan_to_num(1.0)  # never in a batch: a witness under another label
+    index_N1 = labels.cpu().unsqueeze(1)
+    given_N = probabilities.double().gather(1, index_N1).squeeze(1)
+    belief_N = (given_N - probabilities.double().scatter(1, index_N1, 0.0).amax(1)).clamp_min(0.0)
+    if not bool((belief_N > 0).any()):
+        belief_N = given_N
+    scale = (learned_N * belief_N).mean()
+    return make_decisions(
+        method,
+        probabilities,
+        weights=learned_N * belief_N / scale,
+        spreads=spreads_N.nan_to_num(0.0) * belief_N / scale,
+        scores=given_N,
+        noise_scores=(1.0 - given_N).clamp(0.0, 1.0),
+        facts=facts,
+    )
+
+
+def describe_evidence(
+    decisions: Decisions,
+    labels: Tensor,
+    average: Tensor,
+    dynamics: Mapping[str, Tensor],
+    representation: Tensor,
+    *,
+    trusted: Tensor | None = None,
+    neighbours: Tensor | None = None,
+) -> Decisions:
+    """Return the decisions with what they rest on.
+
+    Shapes: labels (N,); average, trusted, neighbours (N, C); each of dynamics (N,); representation (N, D).
+
+    Args:
+        decisions: on N examples.
+        labels: given labels.
+        average: probabilities averaged over the epochs.
+        dynamics: how the training went, by name.
+        representation: what the network makes of each example.
+        trusted: probabilities by the trainings on trusted examples alone.
+        neighbours: share of each class among the labels of the nearest neighbours.
+
+    Example:
+        >>> probabilities, zeros = torch.tensor([[0.3, 0.7]]), torch.zeros(1)
+        >>> decided = make_decisions("sama", probabilities, scores=zeros, noise_scores=zeros, facts={})
+        >>> described = describe_evidence(decided, torch.tensor([1]), probabilities, {}, torch.zeros(1, 2))
+        >>> {name: values.round(1).tolist() for name, values in described.evidence.items()}
+        {'average_p_given': [0.699999988079071]}
+    """
+    index_N1 = labels.cpu().unsqueeze(1)
+    tables = {"average_p_given": average, "trusted_p_given": trusted, "neighbour_agreement": neighbours}
+    evidence = {
+        name: _to_array(table.gather(1, index_N1).squeeze(1)) for name, table in tables.items() if table is not None
+    }
+    evidence |= {name: _to_array(values) for name, values in dynamics.items()}
+    return replace(decisions, evidence=evidence, representation=_to_array(representation))
 
 
 def make_decisions(

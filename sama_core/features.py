@@ -8,7 +8,17 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor
 
-FEATURE_NAMES = ("loss", "margin", "disagreement", "average_p_given")
+FEATURE_NAMES = (
+    "loss",
+    "margin",
+    "disagreement",
+    "average_p_given",
+    "spread",
+    "forgotten",
+    "trusted_p_given",
+    "trusted_margin",
+)
+TRUSTED_FEATURES = ("trusted_p_given", "trusted_margin")
 _DECAY = 0.98
 _LIMIT = 4.0
 _LEAST_VARIANCE = 1e-12
@@ -22,7 +32,11 @@ class FeatureMemory:
     - ``loss``: log(1 + cross-entropy) of the given label;
     - ``margin``: logit of the given label minus the largest other logit, through asinh;
     - ``disagreement``: total variation distance between the probabilities of the network and of its moving average;
-    - ``average_p_given``: probability of the given label averaged over the epochs so far.
+    - ``average_p_given``: probability of the given label averaged over the epochs so far;
+    - ``spread``: standard deviation of that probability over the epochs so far;
+    - ``forgotten``: how often the label was predicted before and not any more, a visit;
+    - ``trusted_p_given``: probability of the given label under networks trained on the trusted examples alone;
+    - ``trusted_margin``: its log-probability there minus that of the likeliest other class, through asinh.
 
     Each is standardised by a running mean and standard deviation and cut at 4 standard deviations. A feature that an
     example does not have yet counts as the mean.

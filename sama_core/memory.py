@@ -10,9 +10,10 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from sama_core.batch import Batch
+from sama_core.dynamics import Dynamics
 from sama_core.evidence import Evidence
 from sama_core.exchange import AbstractExchange
-from sama_core.features import FeatureMemory, compute_margins, measure_disagreement
+from sama_core.features import TRUSTED_FEATURES, FeatureMemory, compute_margins, measure_disagreement
 from sama_core.losses import widen
 from sama_core.moving_average import MovingAverage
 from sama_core.precision import Precision
@@ -33,6 +34,8 @@ class ExampleMemory:
         ema_decay: of the moving average, per base step.
         precision: of its forward passes.
         exchange: the processes that share the solve; all remember every example.
+        trusted: (N, C) log-probability of each class under networks trained on the trusted examples alone; None where
+            there are none: their features are left out then.
     """
 
     def __init__(
@@ -45,13 +48,37 @@ class ExampleMemory:
         ema_decay: float,
         precision: Precision,
         exchange: AbstractExchange,
+        trusted: Tensor | None = None,
     ) -> None:
+        if trusted is None:
+            names = [name for name in names if name not in TRUSTED_FEATURES]
         self._precision, self._exchange = precision, exchange
         device = precision.device
         self.labels_N = labels.to(device)
         self.average = MovingAverage(network, ema_decay) if "disagreement" in names else None
         self.features = FeatureMemory(len(labels), names, device)
         self.probabilities = RunningProbabilities(len(labels), num_classes, device)
+        self.dynamics = Dynamics(len(labels), device)
+        self._trusted_NC = None if trusted is None else trusted.to(device)
+        self._trusted_N2 = self._judge_given()
+
+    def _judge_given(self) -> Tensor | None:
+        """Return what the networks of the trusted examples say of the given labels, (N, 2)."""
+        if self._trusted_NC is None:
+            return None
+        given_N = self._trusted_NC.gather(1, self.labels_N.unsqueeze(1)).squeeze(1).exp()
+        return torch.stack((given_N, compute_margins(self._trusted_NC, self.labels_N).asinh()), dim=1)
+
+    def relabel(self, labels: Tensor) -> None:
+        """Take other given labels (N,), and forget what was seen of all examples under the former ones."""
+        self.take_labels(labels)
+        self.probabilities.forget()
+        self.dynamics.forget()
+
+    def take_labels(self, labels: Tensor) -> None:
+        """Take other given labels (N,), as a restored state has them."""
+        self.labels_N = labels.to(self.labels_N.device)
+        self._trusted_N2 = self._judge_given()
 
     @torch.no_grad()
     def observe(self, batch: Batch, logits: Tensor, losses: Tensor | None = None, *, refresh: bool) -> Evidence:
@@ -65,15 +92,25 @@ class ExampleMemory:
         """
         logits_BC = widen(logits.detach())
         shares_BC = logits_BC.softmax(1)
-        raw = self._measure(batch, logits_BC, shares_BC, losses, refresh=refresh)
-        parts = [batch.rows, batch.labels, shares_BC, *raw.values()]
+        margins_B = compute_margins(logits_BC, batch.labels)
+        given_B = shares_BC.gather(1, batch.labels.unsqueeze(1)).squeeze(1)
+        raw = self._measure(batch, logits_BC, shares_BC, losses, margins=margins_B, refresh=refresh)
+        parts = [batch.rows, batch.labels, shares_BC, *raw.values(), margins_B, given_B]
         rows, labels, shares, *columns = self._exchange.gather(parts, batch.num_together)
-        features = self.features.observe(rows, dict(zip(raw, columns, strict=True)))
+        features = self.features.observe(rows, dict(zip(raw, columns, strict=False)))
         self.probabilities.add(rows, shares)
+        self.dynamics.observe(rows, columns[-2], columns[-1])
         return Evidence(rows, labels, features, shares)
 
     def _measure(
-        self, batch: Batch, logits: Tensor, shares: Tensor, losses: Tensor | None, *, refresh: bool
+        self,
+        batch: Batch,
+        logits: Tensor,
+        shares: Tensor,
+        losses: Tensor | None,
+        *,
+        margins: Tensor,
+        refresh: bool,
     ) -> dict[str, Tensor]:
         """Return the raw features (B,) by name, those measured at this step."""
         raw: dict[str, Tensor] = {}
@@ -83,13 +120,19 @@ class ExampleMemory:
                 losses = cross_entropy(logits, batch.labels, reduction="none")
             raw["loss"] = losses.log1p()
         if "margin" in names:
-            raw["margin"] = compute_margins(logits, batch.labels).asinh()
+            raw["margin"] = margins.asinh()
         if self.average is not None and refresh:
             with self._precision.autocast():
                 average_BC = self.average.forward(batch.inputs)
             raw["disagreement"] = measure_disagreement(shares, widen(average_BC).softmax(1))
         if "average_p_given" in names:
             raw["average_p_given"] = self.probabilities.average_given(batch.rows, batch.labels, shares)
+        if "spread" in names or "forgotten" in names:
+            spread_B, forgotten_B = self.dynamics.measure(batch.rows, self.probabilities.visits_N[batch.rows])
+            raw |= {name: value for name, value in (("spread", spread_B), ("forgotten", forgotten_B)) if name in names}
+        if self._trusted_N2 is not None:
+            columns = self._trusted_N2[batch.rows].unbind(1)
+            raw |= {name: value for name, value in zip(TRUSTED_FEATURES, columns, strict=True) if name in names}
         return raw
 
     def recall(self, rows: Tensor) -> Evidence:
@@ -104,6 +147,7 @@ class ExampleMemory:
     def export(self) -> dict[str, dict[str, Tensor]]:
         """Return the memory itself by part and name: what a checkpoint copies from and restores into."""
         memory = {"features": self.features.export(), "probabilities": self.probabilities.export()}
+        memory["dynamics"] = self.dynamics.export()
         if self.average is not None:
             memory["average"] = self.average.network.state_dict()
         return memory

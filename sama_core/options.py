@@ -10,7 +10,17 @@ from sama_core.types import JSON
 OptimizerName = Literal["sgd", "adam", "adamw", "nadam", "radam", "rmsprop", "adagrad", "adamax", "adadelta"]
 LearnedKind = Literal["network", "logits", "sources"]
 RouteName = Literal["auto", "ghost", "finite-difference", "forward-mode"]
-FeatureName = Literal["loss", "margin", "disagreement", "average_p_given"]
+FeatureName = Literal[
+    "loss",
+    "margin",
+    "disagreement",
+    "average_p_given",
+    "spread",
+    "forgotten",
+    "trusted_p_given",
+    "trusted_margin",
+]
+EvidenceName = Literal["dynamics", "trusted", "heads", "neighbours"]
 ScheduleName = Literal["constant", "cosine"]
 
 _CHOICES: dict[str, Any] = {
@@ -40,7 +50,9 @@ class CurationOptions:
         compile: compile the network of the base step, with dropout as without compilation.
         seed: every random number of the solve derives from it.
         learned: a weight network over features of the example, one free logit per example, or one weight per source.
-        features: what the weight network sees.
+        features: what the weight network sees, besides the given class.
+        evidence: what the detector of wrong labels sees, besides the given class.
+        trusted_share: steps of the trainings on the trusted examples alone, as a share of the base training's.
         meta_lr: learning rate of the meta optimizer (Adam, hence free of the hypergradient's scale).
         meta_batch_size: trusted examples per meta step; None takes ``batch_size``.
         unroll_steps: base steps per meta step.
@@ -83,6 +95,8 @@ class CurationOptions:
     seed: int = 0
     learned: LearnedKind = "network"
     features: tuple[FeatureName, ...] = get_args(FeatureName)
+    evidence: tuple[EvidenceName, ...] = get_args(EvidenceName)
+    trusted_share: float = 0.15
     meta_lr: float = 3e-3
     meta_batch_size: int | None = None
     unroll_steps: int = 1
@@ -107,6 +121,11 @@ class CurationOptions:
             self._check_integer(name, 0)
         if self.meta_batch_size is not None:
             self._check_integer("meta_batch_size", 1)
+        self._check_ranges()
+        self._check_names("features", get_args(FeatureName))
+        self._check_names("evidence", get_args(EvidenceName))
+
+    def _check_ranges(self) -> None:
         for name in ("lr", "meta_lr", "perturbation_scale", "clip_norm", "nudge"):
             value = getattr(self, name)
             if value is not None and not 0 < value < float("inf"):
@@ -115,16 +134,17 @@ class CurationOptions:
             value = getattr(self, name)
             if value is not None and not 0 <= value < float("inf"):
                 raise OptionsError(f"{name}: {value!r}; wanted a finite number, 0 or more")
-        self._check_features()
         for name in ("momentum", "ema_decay"):
             if not 0 <= getattr(self, name) < 1:
                 raise OptionsError(f"{name}: {getattr(self, name)!r}; wanted a number from 0 to below 1")
+        if not 0 < self.trusted_share <= 1:
+            raise OptionsError(f"trusted_share: {self.trusted_share!r}; wanted a number above 0, at most 1")
 
-    def _check_features(self) -> None:
-        names = get_args(FeatureName)
-        unknown = [name for name in self.features if name not in names]
-        if unknown or not self.features or len(set(self.features)) < len(self.features):
-            raise OptionsError(f"features: {self.features!r}; wanted different names out of {', '.join(names)}")
+    def _check_names(self, option: str, names: tuple[str, ...]) -> None:
+        given = getattr(self, option)
+        unknown = [name for name in given if name not in names]
+        if unknown or not given or len(set(given)) < len(given):
+            raise OptionsError(f"{option}: {given!r}; wanted different names out of {', '.join(names)}")
 
     def _check_integer(self, name: str, lowest: int) -> None:
         value = getattr(self, name)
@@ -138,4 +158,4 @@ class CurationOptions:
             >>> CurationOptions().to_json()["optimizer"]
             'adamw'
         """
-        return {**asdict(self), "features": list(self.features)}
+        return {**asdict(self), "features": list(self.features), "evidence": list(self.evidence)}

@@ -39,6 +39,11 @@ class RunningProbabilities:
         given_B = probabilities.gather(1, labels.unsqueeze(1)).squeeze(1)
         return (self.sums_NC[rows, labels] + given_B) / (self.visits_N[rows] + 1.0)
 
+    def forget(self) -> None:
+        """Begin anew."""
+        self.sums_NC.zero_()
+        self.visits_N.zero_()
+
     def export(self) -> dict[str, Tensor]:
         """Return the memory itself by name: what a checkpoint copies from and restores into."""
         return {"sums": self.sums_NC, "visits": self.visits_N}

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
+from sama_core.batches import LateRows
 from sama_core.bilevel import BilevelSolver, BilevelState
 from sama_core.checkpoint import check_header
 from sama_core.decisions import Decisions, decide_from_training
@@ -34,9 +35,12 @@ class ReweightingMethod(AbstractMethod[BilevelState]):
         train: AbstractExamples,
         meta: AbstractExamples | None = None,
         device: torch.device | str = "cpu",
+        *,
+        late: LateRows | None = None,
+        trusted: Tensor | None = None,
     ) -> BilevelState:
-        """Return the state before the first step."""
-        return self._solver.init(network, train, meta, torch.device(device))
+        """Return the state before the first step; ``late`` and ``trusted`` as for ``BilevelSolver.init``."""
+        return self._solver.init(network, train, meta, torch.device(device), late=late, trusted=trusted)
 
     def step(self, state: BilevelState) -> StepReport:
         """Do one base step, and a meta step where one is due."""
@@ -49,7 +53,18 @@ class ReweightingMethod(AbstractMethod[BilevelState]):
     def finish(self, state: BilevelState) -> Decisions:
         """Return the decisions by the learned weights and the evidence of the training."""
         check_finished(state.base.status, state.base.num_steps)
-        facts: dict[str, JSON] = {
+        return decide_from_training(
+            self.name,
+            state.base.examples.labels,
+            state.memory.probabilities.average(),
+            state.checkpoints,
+            has_meta_set=state.meta is not None,
+            facts=self.describe_solve(state),
+        )
+
+    def describe_solve(self, state: BilevelState) -> dict[str, JSON]:
+        """Return how it was done, for the manifest."""
+        return {
             "route": state.route,
             "route_reason": state.route_reason,
             "num_base_steps": state.base.step,
@@ -58,23 +73,16 @@ class ReweightingMethod(AbstractMethod[BilevelState]):
             "meta_batches": "other training rows" if state.meta is None else "meta set",
             "averaged_checkpoints": len(state.checkpoints),
         }
-        return decide_from_training(
-            self.name,
-            state.base.examples.labels,
-            state.memory.probabilities.average(),
-            state.checkpoints,
-            has_meta_set=state.meta is not None,
-            facts=facts,
-        )
 
     def export(self, state: BilevelState) -> tuple[dict[str, Tensor], dict[str, JSON]]:
         """Return the whole bilevel state."""
-        return self._solver.export(state), self._describe(state)
+        return self._solver.export(state), self.describe(state)
 
     def restore(self, state: BilevelState, tensors: Mapping[str, Tensor], values: Mapping[str, JSON]) -> None:
         """Put an exported state back."""
-        check_header(values, self._describe(state))
+        check_header(values, self.describe(state))
         self._solver.restore(state, tensors)
 
-    def _describe(self, state: BilevelState) -> dict[str, JSON]:
+    def describe(self, state: BilevelState) -> dict[str, JSON]:
+        """Return what a checkpoint of this state belongs to."""
         return describe_origin(self.name, self.options, state.base.examples, state.base.num_steps)

@@ -33,6 +33,8 @@ class AbstractExamples(ABC):
         votes: int64 (N, V), on the CPU: what V labelling functions said of each example, -1 where one abstained.
         given_labels: of trusted examples, int64 (N,): the label that the data delivered for it beside the trusted one
             in ``labels``, -1 where there was none.
+        unlabelled: of training examples, U more examples of the same kind without labels (their ``labels`` stand for
+            nothing): a method that suggests labels may be asked for theirs.
         train_rows: of trusted examples, int64 (N,): its row number among the training examples, -1 where it is none
             of them.
     """
@@ -43,6 +45,7 @@ class AbstractExamples(ABC):
     votes: Tensor | None = None
     given_labels: Tensor | None = None
     train_rows: Tensor | None = None
+    unlabelled: "AbstractExamples | None" = None
 
     @abstractmethod
     def __len__(self) -> int:

@@ -1,4 +1,4 @@
-"""Examples seen otherwise: with other labels, or two data sets as one."""
+"""Examples seen otherwise: with other labels, some of them, or two data sets as one."""
 
 from collections.abc import Sequence
 
@@ -32,6 +32,7 @@ class RelabelledExamples(AbstractExamples):
             raise ExamplesError(f"labels: shape {tuple(labels.shape)}; wanted ({len(examples)},)")
         self._examples = examples
         self.labels, self.num_classes = labels.to(torch.int64).cpu(), examples.num_classes
+        self.sources = examples.sources
 
     def __len__(self) -> int:
         """Return N."""
@@ -42,8 +43,37 @@ class RelabelledExamples(AbstractExamples):
         return self._examples.fetch(rows)
 
 
+class SubsetExamples(AbstractExamples):
+    """Some examples of a data set, in an order of their own.
+
+    Args:
+        examples: N examples; not edited.
+        rows: int64 (M,), each 0..N-1.
+
+    Example:
+        >>> from sama_core.types import TensorExamples
+        >>> subset = SubsetExamples(TensorExamples(torch.eye(2), torch.tensor([0, 1])), torch.tensor([1]))
+        >>> subset.labels, subset.fetch(torch.tensor([0]))
+        (tensor([1]), tensor([[0., 1.]]))
+    """
+
+    def __init__(self, examples: AbstractExamples, rows: Tensor) -> None:
+        self._examples, self._rows = examples, rows.to(torch.int64).cpu()
+        self.labels, self.num_classes = examples.labels[self._rows], examples.num_classes
+
+    def __len__(self) -> int:
+        """Return M."""
+        return len(self.labels)
+
+    def fetch(self, rows: Tensor) -> Inputs:
+        """Return the inputs of these rows of the subset."""
+        return self._examples.fetch(self._rows[rows])
+
+
 class JoinedExamples(AbstractExamples):
     """Two data sets as one: the rows of the first, then those of the second.
+
+    Sources, where the first have them, stay; the rows of the second share one more source.
 
     Inputs whose sizes differ (lists as long as the longest of their batch) are padded with zeros at the end.
 
@@ -68,6 +98,9 @@ class JoinedExamples(AbstractExamples):
             raise ExamplesError(f"num_classes: {second.num_classes}; wanted {first.num_classes}, as the first have")
         self._first, self._second = first, second
         self.labels, self.num_classes = torch.cat([first.labels, second.labels]), first.num_classes
+        if first.sources is not None:
+            added = torch.full((len(second),), int(first.sources.max()) + 1)
+            self.sources = torch.cat([first.sources, added])
 
     def __len__(self) -> int:
         """Return N + M."""

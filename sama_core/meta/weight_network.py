@@ -10,10 +10,11 @@ from sama_core.meta.bounds import weigh_logits
 
 
 class WeightNetwork(AbstractLearned):
-    """Weight = 2 sigmoid(MLP(features)), the logit kept within 4: 0.04 to 1.96, and 1 before the first meta step.
+    """Weight = 2 sigmoid(MLP(features, given class)), the logit kept within 4: 0.04 to 1.96, 1 before any meta step.
 
     Args:
         num_features: F.
+        num_classes: C; each given class has an embedding, added to the hidden units. None leaves the class out.
         width: units of the one hidden layer.
 
     Raises:
@@ -32,12 +33,15 @@ class WeightNetwork(AbstractLearned):
     kind = "network"
     is_positive = True
 
-    def __init__(self, num_features: int, width: int = 32) -> None:
+    def __init__(self, num_features: int, num_classes: int | None = None, width: int = 32) -> None:
         super().__init__()
         check_count("num_features", num_features)
         check_count("width", width)
         self.hidden = nn.Linear(num_features, width)
+        self.classes = None if num_classes is None else nn.Embedding(num_classes, width)
         self.output = nn.Linear(width, 1)
+        if self.classes is not None:
+            nn.init.zeros_(self.classes.weight)
         nn.init.zeros_(self.output.weight)
         nn.init.zeros_(self.output.bias)
 
@@ -46,5 +50,8 @@ class WeightNetwork(AbstractLearned):
 
         Shapes: features (B, F) -> (B,).
         """
-        logits_B1: Tensor = self.output(torch.tanh(self.hidden(evidence.features)))
+        hidden_BU = self.hidden(evidence.features)
+        if self.classes is not None:
+            hidden_BU = hidden_BU + self.classes(evidence.labels)
+        logits_B1: Tensor = self.output(torch.tanh(hidden_BU))
         return weigh_logits(logits_B1.squeeze(-1))

@@ -122,15 +122,15 @@ class AbstractTrainings(AbstractMethod[TrainingsState]):
             self.conclude(state, training.network)
             state.number += 1
             self._begin(state)
-        return replace(report, step=done, num_steps=num_steps, status=self._find_status(state))
+        return replace(report, step=done, num_steps=num_steps, status=self.find_status(state))
 
     def is_done(self, state: TrainingsState) -> bool:
         """Return True after the last step or a failure."""
-        return self._find_status(state).code is not SolveCode.RUNNING
+        return self.find_status(state).code is not SolveCode.RUNNING
 
     def finish(self, state: TrainingsState) -> Decisions:
         """Return the decisions."""
-        check_finished(self._find_status(state), state.num_steps)
+        check_finished(self.find_status(state), state.num_steps)
         decisions = self.decide(state)
         counts: dict[str, JSON] = {"num_base_steps": state.num_done, "num_trainings": len(state.lengths)}
         return replace(decisions, facts={**counts, **decisions.facts})
@@ -140,11 +140,11 @@ class AbstractTrainings(AbstractMethod[TrainingsState]):
         tensors = {"number": torch.tensor(state.number), **add_prefix("memory", state.memory)}
         if state.training is not None:
             tensors.update(add_prefix("training", state.training.base.export()))
-        return tensors, self._describe(state)
+        return tensors, self.describe(state)
 
     def restore(self, state: TrainingsState, tensors: Mapping[str, Tensor], values: Mapping[str, JSON]) -> None:
         """Put an exported state back."""
-        check_header(values, self._describe(state))
+        check_header(values, self.describe(state))
         number = torch.zeros((), dtype=torch.int64)
         restore_tensors({"number": number}, tensors)
         restore_tensors(state.memory, tensors, "memory")
@@ -166,7 +166,8 @@ class AbstractTrainings(AbstractMethod[TrainingsState]):
                 state.network, lesson.examples, state.device, rows=lesson.rows, num_steps=length
             )
 
-    def _find_status(self, state: TrainingsState) -> SolveStatus:
+    def find_status(self, state: TrainingsState) -> SolveStatus:
+        """Return how the trainings stand, taken together."""
         done = state.num_done
         if state.training is None:
             return SolveStatus(SolveCode.FINISHED, done, f"finished after {done} steps")
@@ -177,7 +178,8 @@ class AbstractTrainings(AbstractMethod[TrainingsState]):
             return SolveStatus(status.code, step, f"{place}: {status.message}")
         return SolveStatus(SolveCode.RUNNING, done, "running")
 
-    def _describe(self, state: TrainingsState) -> dict[str, JSON]:
+    def describe(self, state: TrainingsState) -> dict[str, JSON]:
+        """Return what a checkpoint of this state belongs to."""
         origin = describe_origin(self.name, self.options, state.train, state.num_steps)
         if state.meta is None:
             return origin

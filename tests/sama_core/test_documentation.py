@@ -17,7 +17,7 @@ MODULES = sorted(info.name for info in pkgutil.walk_packages(sama_core.__path__,
 FLOORS = (
     {"errors"},
     {"types", "precision", "allocation"},
-    {"tensors", "randomness", "options", "checkpoint", "evidence", "buckets"},
+    {"tensors", "randomness", "options", "checkpoint", "evidence", "buckets", "dynamics"},
     {
         "batch",
         "batches",
@@ -41,6 +41,7 @@ FLOORS = (
     {"decisions", "selection", "training", "solve", "check"},
     {"method", "sharded"},
     {"reweighting", "scores"},
+    {"detection"},
     {"curate"},
 )
 

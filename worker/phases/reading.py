@@ -18,6 +18,7 @@ from service.storage.roles import DatasetTables, RoleTable, read_dataset
 from worker.context import AttemptContext
 from worker.data.arrays import ArrayFolder
 from worker.data.examples import AbstractEncoder, Part
+from worker.data.unlabelled import UnlabelledRows, encode_unlabelled
 from worker.models.choice import ModelChoice, choose_model
 from worker.models.defaults import resolve_options
 from worker.models.plan import plan_model
@@ -43,6 +44,7 @@ class JobData:
         builder: makes the network for a seed.
         notes: what the user should know of the data and its encoding.
         fingerprint: names all that a checkpoint depends on.
+        unlabelled: curated rows without a label, where the document asks for labels for them, or None.
         cut: that the training takes fewer epochs than the document and the model would have it, or None.
     """
 
@@ -57,6 +59,7 @@ class JobData:
     builder: NetworkBuilder
     notes: list[str]
     fingerprint: str
+    unlabelled: UnlabelledRows | None = None
     cut: ScheduleCut | None = None
 
     def shorten(self, cut: ScheduleCut | None) -> "JobData":
@@ -118,11 +121,18 @@ def load_data(request: DataRequest, notes: list[str], on_choice: Callable[[Model
     train = plan.encoder.encode(part, num_classes, folder)
     if document.dataset.source is not None:
         train.sources = _number_sources(tables.train, labelled)
+    if tables.train.votes is not None:
+        train.votes = torch.from_numpy(tables.train.votes[labelled])
+    unlabelled = encode_unlabelled(document, tables.train, plan.encoder, num_classes, folder)
+    train.unlabelled = None if unlabelled is None else unlabelled.examples
+    meta = _encode(folder, plan.encoder, "meta", tables.meta, num_classes)
+    if meta is not None:
+        _link_trusted(meta, tables, labelled)
     return JobData(
         tables=tables,
         labelled=labelled,
         train=train,
-        meta=_encode(folder, plan.encoder, "meta", tables.meta, num_classes),
+        meta=meta,
         test=_encode(folder, plan.encoder, "test", tables.test, num_classes) if document.evaluation else None,
         choice=choice,
         options=options,
@@ -130,7 +140,18 @@ def load_data(request: DataRequest, notes: list[str], on_choice: Callable[[Model
         builder=plan.create_builder(num_classes),
         notes=list(dict.fromkeys([*notes, *tables.notes, *plan.encoder.notes])),
         fingerprint=_make_fingerprint(request, tables, choice, options),
+        unlabelled=unlabelled,
     )
+
+
+def _link_trusted(meta: AbstractExamples, tables: DatasetTables, labelled: NDArray[np.int64]) -> None:
+    """Tell of each trusted example which training example it is, and which label the data delivered for it."""
+    assert tables.meta is not None and tables.meta_train_rows is not None and tables.meta_given_labels is not None
+    is_used = tables.meta.labels >= 0
+    place_N = np.full(len(tables.train) + 1, -1, dtype=np.int64)  # the last one is that of row -1: none
+    place_N[labelled] = np.arange(len(labelled))
+    meta.train_rows = torch.from_numpy(place_N[tables.meta_train_rows[is_used]])
+    meta.given_labels = torch.from_numpy(tables.meta_given_labels[is_used].astype(np.int64))
 
 
 def _encode(
@@ -161,6 +182,12 @@ def _make_fingerprint(
         "document": request.text,
         "rows": [role.rows_digest for role in roles],
         "labels": [hashlib.sha256(role.labels.tobytes()).hexdigest() for role in roles],
+        "votes": [hashlib.sha256(role.votes.tobytes()).hexdigest() for role in roles if role.votes is not None],
+        "trusted": [
+            hashlib.sha256(rows.tobytes()).hexdigest()
+            for rows in (tables.meta_train_rows, tables.meta_given_labels)
+            if rows is not None
+        ],
         "model": choice.name,
         "options": options.to_json(),
         "code": CODE_VERSION,

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from sama_core import Decisions
-from sama_core.bilevel import BilevelState
+from sama_core.detection.method import CurationState
 from sama_core.influences import Influences, trace_influences
 from sama_core.randomness import permute
 from worker.context import AttemptContext
@@ -32,9 +32,10 @@ def trace_doubtful(
     None where no trusted examples judged.
     """
     state = training.state
-    if data.meta is None or not isinstance(state, BilevelState):
+    if data.meta is None or not isinstance(state, CurationState) or state.bilevel is None:
         return None
-    network, optimizer = state.base.network, state.base.descent.optimizer
+    base = state.bilevel.base
+    network, optimizer = base.network, base.descent.optimizer
     num_params = sum(p.numel() for p in network.parameters() if p.requires_grad)
     num_rows = max(1, min(NUM_ROWS, _GRADIENT_BYTES // (4 * num_params)))
     num_trusted = max(_FEWEST_TRUSTED, min(_MOST_TRUSTED, int(_WORK / num_params)))

@@ -1,13 +1,13 @@
 """Training: the curation method's own steps, with progress, curves, checkpoints and an exact resume."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
 import torch
 
-from sama_core import AbstractMethod, CurationOptions, build_method
-from sama_core.bilevel import BilevelState
+from sama_core import AbstractMethod, CurationOptions, StepReport, build_method
+from sama_core.detection.method import CurationState
 from sama_core.exchange import AbstractExchange
 from service.jobs.document import JobDocument
 from service.jobs.evaluation_plan import plan_evaluation
@@ -62,8 +62,6 @@ def _train_whole(
     watch = _watch_schedule(context, data, saved)
     with share_training(context, data, saved) as exchange:
         method, state = start_method(data, context.device, saved, exchange)
-        if isinstance(state, BilevelState):
-            context.progress.add_event("route", f"directional derivatives by {state.route_reason}")
         if saved is not None or data.cut is not None:
             context.progress.drop_metrics_after(0 if saved is None else saved.step)
         _step_to_end(context, _Run(method, state, data.cut, watch), boundary, begins_anew=saved is None)
@@ -118,6 +116,7 @@ class _Run:
 
 def _step_to_end(context: AttemptContext, run: _Run, boundary: StepBoundary, *, begins_anew: bool) -> None:
     progress, method, state, step = context.progress, run.method, run.state, 0
+    is_told = False
     if run.cut is not None and begins_anew:
         boundary.save(run.save(0))  # whatever happens from here on, the training goes on with these epochs
     while not method.is_done(state):
@@ -126,11 +125,30 @@ def _step_to_end(context: AttemptContext, run: _Run, boundary: StepBoundary, *, 
         progress.add_report(report)
         progress.advance(step / report.num_steps, num_examples=report.num_examples)
         if not method.is_done(state):
-            if run.watch is not None:
-                run.watch.see(report)
+            is_told = is_told or _tell_route(context, state)
+            if run.watch is not None and not _is_preparing(state):
+                run.watch.see(_leave_out_preparation(state, report))
             boundary.cross(partial(run.save, step))
     if step:
         boundary.save(run.save(step))
+
+
+def _is_preparing(state: Any) -> bool:
+    """Return True while the small trainings on trusted examples last, whose steps tell nothing of those to come."""
+    return isinstance(state, CurationState) and state.bilevel is None
+
+
+def _leave_out_preparation(state: Any, report: StepReport) -> StepReport:
+    before = state.num_steps_before if isinstance(state, CurationState) else 0
+    return replace(report, step=report.step - before)
+
+
+def _tell_route(context: AttemptContext, state: Any) -> bool:
+    """Tell how directional derivatives are taken, once that is known; return True when it was told."""
+    if not isinstance(state, CurationState) or state.bilevel is None:
+        return False
+    context.progress.add_event("route", f"directional derivatives by {state.bilevel.route_reason}")
+    return True
 
 
 def count_examples(options: CurationOptions, num_train: int) -> int:
