@@ -72,11 +72,16 @@ class Budget:
 
 
 class ScheduleTooLongError(Exception):
-    """The training under way would outlast the budget; `cut` is how to begin it anew."""
+    """The training under way would outlast the budget.
 
-    def __init__(self, cut: ScheduleCut) -> None:
+    Attributes:
+        cut: how to begin it anew.
+        is_final: false where only the preparation was timed: the training begun anew is to be watched again.
+    """
+
+    def __init__(self, cut: ScheduleCut, *, is_final: bool) -> None:
         super().__init__(str(cut))
-        self.cut = cut
+        self.cut, self.is_final = cut, is_final
 
 
 @dataclass(frozen=True)
@@ -85,22 +90,39 @@ class _Mark:
     at: float
 
 
+@dataclass(frozen=True)
+class _Forecast:
+    """Seconds that a schedule takes in all, that still lie ahead, and that it takes at least where that is less sure.
+
+    `fixed` seconds come on top whatever the number of epochs.
+    """
+
+    total: float
+    ahead: float
+    least: float
+    fixed: float
+    is_final: bool
+
+
 class ScheduleWatch:
     """Measures the first steps of a training and ends it where the schedule does not fit the budget.
 
     It looks at 20 steps after the warm-up (whole rounds of base steps and their meta step), or at as many as fit into
-    a tenth of the budget.
+    a tenth of the budget. Where smaller trainings come before, 20 steps of these already tell of one far too long.
 
     Args:
         budget: what is left.
         epochs: of the schedule.
         warmup_steps: steps before the first meta step.
         unroll_steps: base steps to a meta step.
-        cost: of an average step with its share of the meta step, in steps of plain training; for a budget that has
-            room for warm-up steps alone.
+        cost: of an average step with its share of the meta step, in steps of plain training; for what is known of
+            plain steps alone.
         evaluation: work of the evaluation as a share of the training's.
         finish_steps: waits for the device to finish the steps it was given.
         clock: seconds.
+
+    Attributes:
+        is_settled: the schedule fits; there is nothing more to watch.
     """
 
     def __init__(
@@ -120,12 +142,15 @@ class ScheduleWatch:
         self._num_wanted = -(-_NUM_MEASURED // unroll_steps) * unroll_steps
         self._finish_steps, self._clock = finish_steps, clock
         self._began_at, self._patience = clock(), _PATIENCE * budget.seconds_left
+        self._fixed: float | None = None
+        self._prepared: _Mark | None = None
+        self._is_preparation_known = False
         self._first: _Mark | None = None
         self._warm: _Mark | None = None
         self.is_settled = False
 
-    def see(self, report: StepReport) -> None:
-        """Take note of a step just done.
+    def see(self, report: StepReport, num_before: int = 0) -> None:
+        """Take note of a step just done; the first `num_before` of all steps prepare the training.
 
         Raises:
             ScheduleTooLongError: the schedule does not fit, a shorter one does.
@@ -133,52 +158,79 @@ class ScheduleWatch:
         """
         if self.is_settled:
             return
-        if self._first is None:
-            self._first = self._mark(report.step)
-        elif self._warm is None and report.step >= self._warmup_steps:
-            self._warm = self._mark(report.step)
+        if self._fixed is None:
+            self._fixed = self._clock() - self._began_at
+        if report.step <= num_before:
+            self._see_preparation(report, num_before)
         else:
-            has_enough = self._warm is not None and report.step - self._warm.step >= self._num_wanted
-            if has_enough or self._clock() - self._began_at > self._patience:
-                self._decide(report)
+            self._see_training(report.step - num_before, report.num_steps - num_before)
+
+    def _see_preparation(self, report: StepReport, num_before: int) -> None:
+        if self._prepared is None:
+            self._prepared = self._mark(report.step)
+            return
+        num_seen = report.step - self._prepared.step
+        if self._is_preparation_known or not (num_seen >= _NUM_MEASURED or self._is_impatient):
+            return
+        self._is_preparation_known = True
+        seconds = (self._mark(report.step).at - self._prepared.at) / num_seen
+        plain = num_before + (report.num_steps - num_before) * (1.0 + self._evaluation)
+        total = seconds * (num_before + self._cost * (plain - num_before))
+        ahead = total - seconds * report.step
+        self._decide(_Forecast(total, ahead, seconds * plain, self._fixed or 0.0, is_final=False))
+
+    def _see_training(self, step: int, num_steps: int) -> None:
+        if self._first is None:
+            self._first = self._mark(step)
+        elif self._warm is None and step >= self._warmup_steps:
+            self._warm = self._mark(step)
+        elif (self._warm is not None and step - self._warm.step >= self._num_wanted) or self._is_impatient:
+            self._forecast_training(self._first, self._mark(step), num_steps)
+
+    @property
+    def _is_impatient(self) -> bool:
+        """True once a tenth of the budget was spent on looking."""
+        return self._clock() - self._began_at > self._patience
 
     def _mark(self, step: int) -> _Mark:
         self._finish_steps()
         return _Mark(step, self._clock())
 
-    def _decide(self, report: StepReport) -> None:
-        assert self._first is not None
-        now = self._mark(report.step)
-        seconds, least = self._measure(self._first, now)
-        left = self._budget.seconds_left
-        total = seconds * report.num_steps * (1.0 + self._evaluation)
-        ahead = total - seconds * report.step
-        if ahead <= (left if self._epochs == 1 else (1.0 - _KEPT_BACK) * left):
-            self.is_settled = True
+    def _forecast_training(self, first: _Mark, now: _Mark, num_steps: int) -> None:
+        warm = self._warm
+        if warm is not None and now.step - warm.step >= self._unroll_steps:
+            seconds = least = (now.at - warm.at) / (now.step - warm.step)
+        else:
+            least = (now.at - first.at) / (now.step - first.step)
+            seconds = self._cost * least
+        preparing = 0.0 if self._prepared is None else first.at - self._prepared.at
+        in_all = num_steps * (1.0 + self._evaluation)
+        ahead = seconds * (in_all - now.step)
+        fixed = self._fixed or 0.0
+        self._decide(_Forecast(preparing + seconds * in_all, ahead, preparing + least * in_all, fixed, is_final=True))
+
+    def _decide(self, forecast: _Forecast) -> None:
+        left, epochs = self._budget.seconds_left, self._epochs
+        usable = (1.0 - _KEPT_BACK) * left
+        if forecast.ahead <= usable:
+            self.is_settled = forecast.is_final
             return
-        per_epoch = total / self._epochs
-        preparing = self._first.at - self._began_at
-        fitting = int(((1.0 - _KEPT_BACK) * left - preparing) / per_epoch)
-        if fitting < 1 and per_epoch * least / seconds > left - (0.0 if self._epochs == 1 else preparing):
-            raise _refuse(per_epoch + preparing + self._budget.max_seconds - left, left)
-        if self._epochs == 1:
-            self.is_settled = True
+        fitting = int((usable - forecast.fixed) * epochs / forecast.total)
+        # One epoch that is under way only needs its rest, several begin anew.
+        again = 0.0 if epochs == 1 else forecast.fixed
+        least = forecast.least * (forecast.ahead / forecast.total if epochs == 1 else 1.0 / epochs)
+        if fitting < 1 and least > left - again:
+            raise _refuse(forecast.total / epochs + self._budget.max_seconds - left, left)
+        if epochs == 1:
+            self.is_settled = forecast.is_final
             return
         what = "training and evaluating" if self._evaluation else "training"
         because = (
-            f"{what} {self._epochs:,} epochs would take about {total:,.0f} s, "
+            f"{what} {epochs:,} epochs would take about {forecast.total:,.0f} s, "
             f"and of limits.max_seconds {max(0.0, left):,.0f} s are left"
         )
-        raise ScheduleTooLongError(ScheduleCut(min(max(1, fitting), self._epochs - 1), self._epochs, because))
-
-    def _measure(self, first: _Mark, now: _Mark) -> tuple[float, float]:
-        """Return the seconds of an average step, and the seconds that it takes at least."""
-        warm = self._warm
-        if warm is not None and now.step - warm.step >= self._unroll_steps:
-            seconds = (now.at - warm.at) / (now.step - warm.step)
-            return seconds, seconds
-        plain = (now.at - first.at) / (now.step - first.step)
-        return self._cost * plain, plain
+        cut = ScheduleCut(min(max(1, fitting), epochs - 1), epochs, because)
+        raise ScheduleTooLongError(cut, is_final=forecast.is_final)
 
 
 def _refuse(seconds_needed: float, seconds_left: float) -> ServiceError:

@@ -59,18 +59,20 @@ class Scene:
     def read(self) -> float:
         return self.now
 
-    def run(self, plain: float, meta: float) -> None:
+    def run(self, plain: float, meta: float, *, num_before: int = 0, before: float = 0.0) -> None:
         """Do steps of these seconds, without and with a meta step, until the watch is satisfied or objects."""
         while self.step < self.num_steps and not self.watch.is_settled:
             self.step += 1
-            is_due = self.step > 10 and self.step % 2 == 0
-            self.now += meta if is_due else plain
+            place = self.step - num_before
+            is_due = place > 10 and place % 2 == 0
+            self.now += before if place <= 0 else meta if is_due else plain
             nothing = torch.zeros(())
             self.watch.see(
                 StepReport(
                     self.step, self.num_steps, nothing, None, None, torch.ones(1),
                     SolveStatus(SolveCode.RUNNING, self.step, ""),
-                )
+                ),
+                num_before,
             )  # fmt: skip
 
 
@@ -91,6 +93,7 @@ def test_a_schedule_that_does_not_fit_is_cut_to_what_fits() -> None:
     cut = caught.value.cut
     # 2 s a step, 80 s an epoch; after 20 + 10 + 20 x 2 s nine tenths of 630 s hold 6 epochs behind 21 s
     assert (cut.epochs, cut.wanted) == (6, 10)
+    assert caught.value.is_final
     assert str(cut).startswith(
         "epochs 10 -> 6: training 10 epochs would take about 800 s, and of limits.max_seconds 630 s"
     )
@@ -113,6 +116,25 @@ def test_one_epoch_is_tried_where_it_fits_without_a_margin() -> None:
     scene = Scene(100.0, epochs=2, num_steps=40, warmup_steps=0, unroll_steps=1)
     with pytest.raises(ScheduleTooLongError, match="epochs 2 -> 1"):
         scene.run(plain=4.0, meta=4.0)
+
+
+def test_a_preparation_that_tells_of_far_too_long_a_training_ends_it_early() -> None:
+    scene = Scene(100.0, epochs=100, num_steps=1100)
+    with pytest.raises(
+        ScheduleTooLongError, match="epochs 100 -> 2: training 100 epochs would take about 3,100 s"
+    ) as c:
+        scene.run(plain=1.0, meta=3.0, num_before=100, before=1.0)
+    assert scene.step == 11
+    assert not c.value.is_final, "the training begun anew is watched again"
+
+
+def test_a_preparation_counts_as_part_of_every_epoch() -> None:
+    scene = Scene(1000.0, epochs=10, num_steps=500)
+    with pytest.raises(ScheduleTooLongError) as caught:
+        scene.run(plain=1.0, meta=5.0, num_before=100, before=0.5)
+    # 50 s before, then 3 s a step: 125 s an epoch in all; nine tenths of 1000 - 50 - 10 - 20 x 3 s hold 6 of them
+    assert caught.value.cut.epochs == 6
+    assert caught.value.is_final
 
 
 @pytest.mark.parametrize("epochs", [1, 3])
@@ -166,11 +188,13 @@ def test_a_job_with_little_time_takes_fewer_epochs_and_gives_what_that_many_give
     epochs, schedule = read_schedule(database, job_id)
     assert 1 <= epochs < 10_000
     assert (schedule["epochs"], schedule["wanted"]) == (epochs, 10_000)
-    assert f"epochs 10000 -> {epochs}: {schedule['because']}" in list_messages(database, job_id)
+    told = [message for message in list_messages(database, job_id) if message.startswith("epochs ")]
+    assert told[-1].endswith(f" -> {epochs}: {schedule['because']}")
     with database.read() as session:
         steps = [point.step for point in JobRepository(session).list_metrics(job_id)]
     assert len(set(steps)) == len(steps)
-    assert steps[-1] == 6 * epochs
+    facts = read_result(database, job_id)[0].manifest["method"]["facts"]
+    assert steps[-1] == facts["num_base_steps"] >= 6 * epochs
     same = run_to_end(database, settings, make_long(points, epochs))
     assert read_chunks(database, job_id) == read_chunks(database, same)
     assert read_schedule(database, same) == (epochs, {})
@@ -204,7 +228,8 @@ def test_a_resumed_job_keeps_the_epochs_it_was_cut_to(
     limit(database, job_id, 600.0)
     assert run_claimed(database, settings, claim_job(database)) == DONE
     epochs, schedule = read_schedule(database, job_id)
-    assert told == [f"epochs 10000 -> {epochs}: {schedule['because']}"]
+    assert told[-1].endswith(f" -> {epochs}: {schedule['because']}")
+    assert schedule["wanted"] == 10_000
     assert told == [message for message in list_messages(database, job_id) if message.startswith("epochs ")]
     same = run_to_end(database, settings, make_long(points, epochs))
     assert read_chunks(database, job_id) == read_chunks(database, same)

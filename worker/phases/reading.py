@@ -63,8 +63,11 @@ class JobData:
     cut: ScheduleCut | None = None
 
     def shorten(self, cut: ScheduleCut | None) -> "JobData":
-        """Return the same data with the epochs of a cut, if there is one."""
-        return self if cut is None else replace(self, cut=cut, options=replace(self.options, epochs=cut.epochs))
+        """Return the same data with the epochs of a cut, if there is one; what was wanted at first is remembered."""
+        if cut is None:
+            return self
+        whole = cut if self.cut is None else replace(cut, wanted=self.cut.wanted)
+        return replace(self, cut=whole, options=replace(self.options, epochs=cut.epochs))
 
 
 @dataclass(frozen=True)
@@ -124,7 +127,10 @@ def load_data(request: DataRequest, notes: list[str], on_choice: Callable[[Model
     if tables.train.votes is not None:
         train.votes = torch.from_numpy(tables.train.votes[labelled])
     unlabelled = encode_unlabelled(document, tables.train, plan.encoder, num_classes, folder)
-    train.unlabelled = None if unlabelled is None else unlabelled.examples
+    if unlabelled is not None:
+        train.unlabelled = unlabelled.examples
+        if tables.train.votes is not None:
+            unlabelled.examples.votes = torch.from_numpy(tables.train.votes[unlabelled.rows])
     meta = _encode(folder, plan.encoder, "meta", tables.meta, num_classes)
     if meta is not None:
         _link_trusted(meta, tables, labelled)
@@ -152,6 +158,8 @@ def _link_trusted(meta: AbstractExamples, tables: DatasetTables, labelled: NDArr
     place_N[labelled] = np.arange(len(labelled))
     meta.train_rows = torch.from_numpy(place_N[tables.meta_train_rows[is_used]])
     meta.given_labels = torch.from_numpy(tables.meta_given_labels[is_used].astype(np.int64))
+    if tables.meta.votes is not None:
+        meta.votes = torch.from_numpy(tables.meta.votes[is_used])
 
 
 def _encode(

@@ -188,7 +188,7 @@ def _select(
     decisions, labels = relabelling.decisions, relabelling.labels
     has_meta_set = data.meta is not None and data.method_name not in META_FREE_BASELINES
     rule, reason = choose_rule(selection.rule, keep_fraction, labels, has_meta_set=has_meta_set)
-    noise_cut = choose_noise_cut(selection.noise_cut, is_calibrated=decisions.facts.get("calibrated") is True)
+    noise_cut = choose_noise_cut(selection.noise_cut, is_calibrated=_is_calibrated(decisions))
     # A row under the label that the evidence points to is not mislabelled, however unsure that label is.
     doubt = np.where(decisions.suggested != labels, decisions.noise_score, np.float32(0))
     rank = order_rows(
@@ -216,6 +216,11 @@ def _select(
         noise_cut=noise_cut,
         num_cut_off=num_cut_off,
     )
+
+
+def _is_calibrated(decisions: Decisions) -> bool:
+    """Tell whether the noise scores were fitted to trusted labels, which makes them probabilities."""
+    return decisions.facts.get("detector") is not None or decisions.method == "recalibrated"
 
 
 def _tell_cut(num_cut_off: int, num_kept_of_them: int) -> str:

@@ -58,7 +58,7 @@ def _make_tasks(context: AttemptContext, data: JobData, saved: Checkpoint | None
     num_threads = max(1, torch.get_num_threads() // size)
     settings = choose_settings(context.settings, context.device.type, num_threads)
     # A training that begins anew with fewer epochs leaves what its first ranks made where it is.
-    suffix = "" if data.cut is None else "-anew"
+    suffix = "" if data.cut is None else f"-{data.cut.epochs}"
     return [
         RankTask(
             job_id=claim.job_id,

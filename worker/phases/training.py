@@ -1,12 +1,12 @@
 """Training: the curation method's own steps, with progress, curves, checkpoints and an exact resume."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 import torch
 
-from sama_core import AbstractMethod, CurationOptions, StepReport, build_method
+from sama_core import AbstractMethod, CurationOptions, build_method
 from sama_core.detection.method import CurationState
 from sama_core.exchange import AbstractExchange
 from service.jobs.document import JobDocument
@@ -47,19 +47,24 @@ def train(
         context.progress.enter_phase(Phase.TRAINING, "training was finished by an earlier attempt")
         return data, None
     context.progress.enter_phase(Phase.TRAINING, f"training with method {context.document.method.name}")
-    try:
-        return data, _train_whole(context, data, saved, boundary)
-    except ScheduleTooLongError as found:
-        context.progress.add_event("schedule", f"{found.cut}")
-        data = data.shorten(found.cut)
-    _plan_work(context, data)
-    return data, _train_whole(context, data, None, boundary)
+    settled = saved is not None and is_settled(saved.values)
+    while True:
+        try:
+            watch = None if settled else _watch_schedule(context, data)
+            return data, _train_whole(context, data, saved, boundary, watch)
+        except ScheduleTooLongError as found:
+            context.progress.add_event("schedule", f"{found.cut}")
+            data, saved, settled = data.shorten(found.cut), None, found.is_final
+            _plan_work(context, data)
 
 
 def _train_whole(
-    context: AttemptContext, data: JobData, saved: Checkpoint | None, boundary: StepBoundary
+    context: AttemptContext,
+    data: JobData,
+    saved: Checkpoint | None,
+    boundary: StepBoundary,
+    watch: ScheduleWatch | None,
 ) -> FinishedTraining:
-    watch = _watch_schedule(context, data, saved)
     with share_training(context, data, saved) as exchange:
         method, state = start_method(data, context.device, saved, exchange)
         if saved is not None or data.cut is not None:
@@ -79,10 +84,8 @@ def start_method(
     return method, state
 
 
-def _watch_schedule(context: AttemptContext, data: JobData, saved: Checkpoint | None) -> ScheduleWatch | None:
-    """Return what looks whether the schedule fits the job's time; None where that was settled before."""
-    if data.cut is not None or (saved is not None and is_settled(saved.values)):
-        return None
+def _watch_schedule(context: AttemptContext, data: JobData) -> ScheduleWatch:
+    """Return what looks whether the schedule fits the job's time."""
     training, evaluation = _count_work(context.document, data)
     return ScheduleWatch(
         context.budget,
@@ -126,21 +129,11 @@ def _step_to_end(context: AttemptContext, run: _Run, boundary: StepBoundary, *, 
         progress.advance(step / report.num_steps, num_examples=report.num_examples)
         if not method.is_done(state):
             is_told = is_told or _tell_route(context, state)
-            if run.watch is not None and not _is_preparing(state):
-                run.watch.see(_leave_out_preparation(state, report))
+            if run.watch is not None:
+                run.watch.see(report, state.num_steps_before if isinstance(state, CurationState) else 0)
             boundary.cross(partial(run.save, step))
     if step:
         boundary.save(run.save(step))
-
-
-def _is_preparing(state: Any) -> bool:
-    """Return True while the small trainings on trusted examples last, whose steps tell nothing of those to come."""
-    return isinstance(state, CurationState) and state.bilevel is None
-
-
-def _leave_out_preparation(state: Any, report: StepReport) -> StepReport:
-    before = state.num_steps_before if isinstance(state, CurationState) else 0
-    return replace(report, step=report.step - before)
 
 
 def _tell_route(context: AttemptContext, state: Any) -> bool:
