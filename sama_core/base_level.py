@@ -91,7 +91,7 @@ class BaseLevel:
             num_late=num_late,
             late_epoch=late_epoch,
         )
-        self.exchange.check_share("batch_size", len(self.rows) // self.plan.num_batches)
+        self.exchange.check_share("batch_size", self.plan.smallest_batch)
         self.num_steps = self.plan.num_batches * options.epochs if num_steps is None else num_steps
         self.step = 0
         self.status = SolveStatus(SolveCode.RUNNING, 0, "running")

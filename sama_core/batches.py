@@ -22,7 +22,7 @@ class BatchPlan:
         seed: seed of the plan.
         purpose: name of the draw; plans of different purposes are independent.
         num_late: how many of the rows, the last ones, are left out of the first epochs; the batches of these epochs
-            are smaller, not fewer.
+            are smaller, not fewer. Where that would make them smaller than half, the rows take part several times.
         late_epoch: the epoch (0-based) from which they take part.
 
     Example:
@@ -49,9 +49,27 @@ class BatchPlan:
     def order_of(self, epoch: int) -> Tensor:
         """Return the order of the rows in an epoch."""
         if epoch != self._epoch:
-            num_rows = self.num_rows - (self._num_late if epoch < self._late_epoch else 0)
-            self._epoch, self._order_N = epoch, permute(num_rows, self._seed, self._purpose, epoch)
+            num_rows, num_turns = self.num_rows, 1
+            if epoch < self._late_epoch:
+                num_rows, num_turns = self.num_rows - self._num_late, self._num_turns
+            order_N = permute(num_rows, self._seed, self._purpose, epoch)
+            self._epoch, self._order_N = epoch, order_N.repeat(num_turns)
         return self._order_N
+
+    @property
+    def _num_turns(self) -> int:
+        """How often the early rows take part in an epoch without the late ones; never twice in one batch."""
+        num_early = self.num_rows - self._num_late
+        wanted = max(-(-self.num_rows // (2 * num_early)), -(-self.num_batches // num_early))
+        return min(wanted, self.num_batches)
+
+    @property
+    def smallest_batch(self) -> int:
+        """Rows of the smallest batch of all epochs."""
+        num_rows = self.num_rows
+        if self._late_epoch:
+            num_rows = min(num_rows, (self.num_rows - self._num_late) * self._num_turns)
+        return num_rows // self.num_batches
 
 
 @dataclass(frozen=True)

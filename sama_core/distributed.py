@@ -140,7 +140,7 @@ class DistributedExchange(AbstractExchange):
     def gather(self, parts: Sequence[Tensor], num_joint: int) -> list[Tensor]:
         """Return the joined parts; all travel together, as bytes, in one collective."""
         longest, num_long = -(-num_joint // self.size), num_joint % self.size or self.size
-        bytes_BW = [part.detach().reshape(len(part), -1).contiguous().view(torch.uint8) for part in parts]
+        bytes_BW = [_to_bytes(part) for part in parts]
         widths = [columns.shape[1] for columns in bytes_BW]
         own = bytes_BW[0].new_zeros(longest, sum(widths))
         torch.cat(bytes_BW, dim=1, out=own[: len(parts[0])])
@@ -227,6 +227,12 @@ class DistributedExchange(AbstractExchange):
 
     def _begin(self, tensors: Sequence[Tensor]) -> BucketFlight:
         return BucketFlight(tensors, self.timeout_seconds)
+
+
+def _to_bytes(part: Tensor) -> Tensor:
+    """Return the bytes of each row (B, W). A copy, since a column of one element keeps its stride however contiguous."""
+    rows_BW = part.detach().reshape(len(part), -1).clone(memory_format=torch.contiguous_format)
+    return rows_BW.view(torch.uint8)
 
 
 @contextmanager

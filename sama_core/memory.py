@@ -71,14 +71,10 @@ class ExampleMemory:
 
     def relabel(self, labels: Tensor) -> None:
         """Take other given labels (N,), and forget what was seen of all examples under the former ones."""
-        self.take_labels(labels)
-        self.probabilities.forget()
-        self.dynamics.forget()
-
-    def take_labels(self, labels: Tensor) -> None:
-        """Take other given labels (N,), as a restored state has them."""
         self.labels_N = labels.to(self.labels_N.device)
         self._trusted_N2 = self._judge_given()
+        self.probabilities.forget()
+        self.dynamics.forget()
 
     @torch.no_grad()
     def observe(self, batch: Batch, logits: Tensor, losses: Tensor | None = None, *, refresh: bool) -> Evidence:

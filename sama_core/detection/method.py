@@ -68,7 +68,8 @@ class CurationState:
 class CurationMethod(AbstractMethod[CurationState]):
     """Trains on the trusted examples alone, then on all with meta steps, then fits a detector of wrong labels.
 
-    Without at least ten trusted examples there is no detector: the method is then its reweighting alone.
+    Without at least ten witnesses among the trusted examples there is no detector: the method is then its reweighting
+    alone.
 
     Args:
         name: sama, sama-na, neumann, cg or unrolled.
@@ -93,10 +94,12 @@ class CurationMethod(AbstractMethod[CurationState]):
         if meta is not None:
             check_meta(train, meta)
         if meta is not None and len(meta) >= FEWEST_TRUSTED:
-            state.trusted = read_trusted(train, meta, self.name)
-            state.witnesses = join_witnesses(train, state.trusted, self.options.epochs)
-            state.ensemble = self._build_ensemble(state).init(network, train, meta, state.device)
-        else:
+            trusted = read_trusted(train, meta, self.name)
+            witnesses = join_witnesses(train, trusted, self.options.epochs)
+            if len(witnesses.rows) >= FEWEST_TRUSTED:
+                state.trusted, state.witnesses = trusted, witnesses
+                state.ensemble = self._build_ensemble(state).init(network, train, meta, state.device)
+        if state.ensemble is None:
             self._begin_solve(state)
         return state
 

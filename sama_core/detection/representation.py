@@ -57,7 +57,9 @@ def represent(network: nn.Module, examples: AbstractExamples, device: torch.devi
 
 
 def _shrink(vectors: Tensor) -> Tensor:
-    return project(vectors.detach().float().cpu(), _MOST_DIMENSIONS) if vectors.dim() == 2 else vectors.detach()
+    if vectors.dim() != 2:
+        return torch.empty(0, 0, 0)  # of no use, and N of them would not fit into memory
+    return project(vectors.detach().float().cpu(), _MOST_DIMENSIONS)
 
 
 def project(vectors: Tensor, num_dimensions: int) -> Tensor:

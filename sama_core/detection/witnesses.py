@@ -45,13 +45,6 @@ class Witnesses:
         """True where the given labels of the witnesses are planted ones."""
         return len(self.planted) > 0
 
-    @property
-    def early_rows(self) -> Tensor:
-        """Return the rows that are trained on from the beginning."""
-        is_early = torch.ones(len(self.examples), dtype=torch.bool)
-        is_early[self.planted] = False
-        return torch.nonzero(is_early).flatten()
-
     def plant(self, network: nn.Module, device: torch.device, seed: int) -> None:
         """Give each planted witness a label drawn from the network's own prediction of the given label.
 
@@ -79,7 +72,8 @@ def join_witnesses(train: AbstractExamples, trusted: TrustedRows, num_epochs: in
         train: N examples; not edited.
         trusted: M trusted examples and what is known of them.
         num_epochs: of the base training; labels are planted after a tenth of them, at least one. With one epoch there
-            is no such time, and only known labels serve.
+            is no such time, and only known labels serve; nor is there anything to learn before it where every
+            training example is a trusted one.
 
     Example:
         >>> from sama_core.scores.trusted_rows import read_trusted
@@ -94,7 +88,8 @@ def join_witnesses(train: AbstractExamples, trusted: TrustedRows, num_epochs: in
     is_known = given_M >= 0
     num_wrong = int((given_M[is_known] != truth_M[is_known]).sum())
     is_enough = int(is_known.sum()) >= min(_ENOUGH_KNOWN, len(given_M)) and num_wrong >= _FEWEST_WRONG
-    if is_enough or num_epochs < 2:
+    is_all = len(trusted.train_rows[trusted.train_rows >= 0].unique()) == num_train
+    if is_enough or num_epochs < 2 or is_all:
         chosen_M, planted_M = is_known, torch.zeros_like(is_known)
     else:
         # labels known but never wrong teach nothing: they are planted too
