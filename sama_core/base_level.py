@@ -20,6 +20,7 @@ from sama_core.checkpoint import (
     restore_module,
     restore_tensors,
 )
+from sama_core.course import Course
 from sama_core.descent import Descent
 from sama_core.errors import ExamplesError
 from sama_core.exchange import AbstractExchange, Alone
@@ -50,6 +51,7 @@ class BaseLevel:
 
     Attributes:
         descent: the optimizer.
+        course: its steps, and the place of each in the schedule.
 
     Raises:
         ExamplesError: ``rows`` is empty.
@@ -92,7 +94,7 @@ class BaseLevel:
             late_epoch=late_epoch,
         )
         self.exchange.check_share("batch_size", self.plan.smallest_batch)
-        self.num_steps = self.plan.num_batches * options.epochs if num_steps is None else num_steps
+        self.course = Course(self.plan.num_batches * options.epochs if num_steps is None else num_steps)
         self.step = 0
         self.status = SolveStatus(SolveCode.RUNNING, 0, "running")
         self._recent_losses = torch.zeros(options.check_every, device=device)
@@ -123,7 +125,8 @@ class BaseLevel:
         return [{**group, "lr": self._rate_at(step)} for group in groups]
 
     def _rate_at(self, step: int) -> float:
-        return self.options.lr * schedule_factor(self.options.schedule, step, self.num_steps)
+        place, num_planned = self.course.find_place(step), self.course.num_planned
+        return self.options.lr * schedule_factor(self.options.schedule, place, num_planned)
 
     def rows_at(self, step: int) -> Tensor:
         """Return the row numbers of a step's batch, on the CPU."""
@@ -207,18 +210,19 @@ class BaseLevel:
 
     def _look(self) -> None:
         since = self.step % len(self._recent_losses)
-        is_last = self.step >= self.num_steps
+        is_last = self.step >= self.course.num_steps
         if is_last or since == 0:
             losses = self._recent_losses[: since or len(self._recent_losses)].tolist()
             bad = next((place for place, loss in enumerate(losses) if not math.isfinite(loss)), None)
             if bad is not None:
                 step = self.step - len(losses) + bad + 1
                 before = f"; the one before was {losses[bad - 1]:.4g}" if bad else ""
-                message = f"the loss stopped being finite at step {step} of {self.num_steps}{before}"
+                message = f"the loss stopped being finite at step {step} of {self.course.num_steps}{before}"
                 self.status = SolveStatus(SolveCode.NON_FINITE, step, message)
                 return
         if is_last:
-            self.status = SolveStatus(SolveCode.FINISHED, self.step, f"finished after {self.step} steps")
+            why = f": {self.course.because}" if self.course.because else ""
+            self.status = SolveStatus(SolveCode.FINISHED, self.step, f"finished after {self.step} steps{why}")
         else:
             self.status = SolveStatus(SolveCode.RUNNING, self.step, "running")
 
@@ -232,7 +236,7 @@ class BaseLevel:
         """Return the report of the step just done, with the weights (B,) of its joint batch."""
         return StepReport(
             step=self.step,
-            num_steps=self.num_steps,
+            num_steps=self.course.num_steps,
             base_loss=loss.detach(),
             meta_loss=meta_loss,
             hypergradient_norm=hypergradient_norm,
@@ -275,7 +279,7 @@ def _compile(network: nn.Module) -> Callable[[Inputs], Any]:
     return compiled
 
 
-def schedule_factor(schedule: str, step: int, num_steps: int) -> float:
+def schedule_factor(schedule: str, step: float, num_steps: int) -> float:
     """Return the share of the highest learning rate that step ``step`` (0-based) takes.
 
     Example:

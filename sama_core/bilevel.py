@@ -32,14 +32,13 @@ from sama_core.hypergradient.contract import AbstractHypergradient, BaseStep, Hy
 from sama_core.learned import AbstractLearned
 from sama_core.losses import LossFunction, check_logits, mean_cross_entropy, mean_loss
 from sama_core.memory import ExampleMemory
-from sama_core.meta.example_logits import ExampleLogits
-from sama_core.meta.source_weights import SourceWeights
-from sama_core.meta.weight_network import WeightNetwork
+from sama_core.meta.choice import build_learned
 from sama_core.options import CurationOptions
 from sama_core.origin import describe_origin
 from sama_core.problem import BilevelProblem
 from sama_core.randomness import derive_seed, isolated_randomness, seed_device
-from sama_core.tensors import clone_buffers, norm_vector
+from sama_core.settling import EpochWatch
+from sama_core.tensors import clone_buffers, norm_vector, nudge
 from sama_core.types import AbstractExamples, StepReport, check_examples
 from sama_core.window import export_window, restore_window
 
@@ -53,6 +52,7 @@ class BilevelState:
         route: name of the way to directional derivatives; None where the method has none.
         route_reason: why that one, in a sentence.
         checkpoints: (K, N) weights at points of the last half of training.
+        watch: looks whether the ranking has settled; None where that ends nothing.
     """
 
     base: BaseLevel
@@ -65,6 +65,7 @@ class BilevelState:
     meta: AbstractExamples | None
     meta_plan: AbstractMetaPlan
     checkpoints: Tensor
+    watch: EpochWatch | None
     window: list[BaseStep] = field(default_factory=list)
     num_meta_steps: int = 0
 
@@ -154,7 +155,7 @@ class BilevelSolver:
                 exchange=self.exchange,
                 trusted=trusted,
             )
-            learned = self._build_learned(num_examples, base, len(memory.features.names))
+            learned = self._build_learned(base, len(memory.features.names))
             self.exchange.spread(list(learned.state_dict().values()))
             problem = BilevelProblem(
                 base.network,
@@ -177,6 +178,7 @@ class BilevelSolver:
             meta=meta,
             meta_plan=self._plan_meta(base, meta),
             checkpoints=torch.full((options.averaged_checkpoints, num_examples), torch.nan, device=device),
+            watch=EpochWatch(num_examples, options.epochs) if options.stop_when_settled else None,
         )
 
     def _build_hypergradient(
@@ -192,16 +194,11 @@ class BilevelSolver:
         batch = base.fetch(base.examples, rows, derive_seed(self.options.seed, "trial"), len(rows))
         return build_hypergradient(self.method, self.options, problem, batch, memory.recall(batch.rows))
 
-    def _build_learned(self, num_examples: int, base: BaseLevel, num_features: int) -> AbstractLearned:
-        if self.learned is not None:
-            learned = self.learned
-        elif self.options.learned == "logits":
-            learned = ExampleLogits(num_examples)
-        elif self.options.learned == "sources":
-            learned = _build_source_weights(base.examples)
-        else:
+    def _build_learned(self, base: BaseLevel, num_features: int) -> AbstractLearned:
+        learned = self.learned
+        if learned is None:
             seed_device(derive_seed(self.options.seed, "weight-network"), base.device)
-            learned = WeightNetwork(num_features, base.examples.num_classes)
+            learned = build_learned(self.options.learned, base.examples, num_features)
         is_double = any(p.dtype == torch.float64 for p in base.network.parameters())
         return learned.to(base.device, torch.float64 if is_double else torch.float32)
 
@@ -239,6 +236,7 @@ class BilevelSolver:
             if is_due:
                 state.window.clear()
             self._take_checkpoint(state)
+        self._end_when_settled(state)
         if estimate is None:
             return base.report(done.loss, done.weights)
         return base.report(done.loss, done.weights, estimate.meta_loss, norm_vector(estimate.hypergradient))
@@ -269,7 +267,7 @@ class BilevelSolver:
             known = graph if is_due else None
             pieces.append(Piece(part, evidence, terms.detach(), buffers, num_examples, recording, known))
             losses.append(loss.detach())
-            weights.append(coefficients if coefficients.dim() == 1 else coefficients.sum(1))
+            weights.append(learned.summarise(coefficients, evidence.labels))
         joint = losses[0] if len(losses) == 1 else torch.stack(losses).sum()
         base.share_outcome(joint)
         return _Pass(pieces, joint, weights[0] if len(weights) == 1 else torch.cat(weights))
@@ -293,12 +291,23 @@ class BilevelSolver:
 
     @torch.no_grad()
     def _take_checkpoint(self, state: BilevelState) -> None:
-        """Keep the weights of all rows at regular points of the last half of training, the last step included."""
-        num_slots, num_steps = len(state.checkpoints), state.base.num_steps
-        spacing = max(1, num_steps // (2 * num_slots))
-        slot, rest = divmod(num_steps - state.base.step, spacing)
-        if rest == 0 and slot < num_slots:
-            state.checkpoints[num_slots - 1 - slot] = _weigh_all(state)
+        """Keep the weights of all rows at regular places of the last half of training, the last step included."""
+        course, num_slots = state.base.course, len(state.checkpoints)
+        spacing = max(1, course.num_planned // (2 * num_slots))
+        before, after = (course.find_place(step) for step in (state.base.step - 1, state.base.step))
+        places = [course.num_planned - slot * spacing for slot in range(num_slots)]
+        due = [num_slots - 1 - slot for slot, place in enumerate(places) if before < place <= after]
+        if due:
+            state.checkpoints[due] = _weigh_all(state)
+
+    def _end_when_settled(self, state: BilevelState) -> None:
+        """At the end of an epoch after which the ranking has settled, let one last epoch follow."""
+        base, watch = state.base, state.watch
+        epoch, rest = divmod(base.step, base.plan.num_batches)
+        if watch is None or rest or base.course.because is not None:
+            return
+        if watch.observe(epoch, state.memory.dynamics.sum_given()) and epoch + 1 < self.options.epochs:
+            base.course.cut(base.step, base.plan.num_batches, str(watch))
 
     def export(self, state: BilevelState) -> dict[str, Tensor]:
         """Return the whole state as copies, by flat name."""
@@ -314,6 +323,7 @@ class BilevelSolver:
             **add_prefix("window", export_window(state.window)),
             "num_meta_steps": torch.tensor(state.num_meta_steps),
             "num_averages": torch.tensor(0 if average is None else average.num_updates),
+            **({} if state.watch is None else add_prefix("watch", state.watch.export())),
         }
 
     def restore(self, state: BilevelState, tensors: Mapping[str, Tensor]) -> None:
@@ -324,6 +334,8 @@ class BilevelSolver:
         """
         counts = {name: torch.zeros((), dtype=torch.int64) for name in ("num_meta_steps", "num_averages")}
         restore_tensors(counts, tensors)
+        if state.watch is not None:
+            self._restore_watch(state, state.watch, tensors)
         state.base.restore(tensors)
         for prefix, group in self._memory(state).items():
             restore_tensors(group, tensors, prefix)
@@ -333,6 +345,12 @@ class BilevelSolver:
         if state.memory.average is not None:
             state.memory.average.num_updates = int(counts["num_averages"])
 
+    def _restore_watch(self, state: BilevelState, watch: EpochWatch, tensors: Mapping[str, Tensor]) -> None:
+        watch.restore(tensors, "watch")
+        if 0 < watch.settled_after < self.options.epochs - 1:
+            num_batches = state.base.plan.num_batches
+            state.base.course.cut(watch.settled_after * num_batches, num_batches, str(watch))
+
     def _memory(self, state: BilevelState) -> dict[str, dict[str, Tensor]]:
         return {
             "learned": state.problem.learned.state_dict(),
@@ -341,35 +359,14 @@ class BilevelSolver:
         }
 
 
-def _build_source_weights(examples: AbstractExamples) -> SourceWeights:
-    if examples.sources is None:
-        raise ExamplesError("train.sources: none; wanted the source of each example, since learned is 'sources'")
-    return SourceWeights(examples.sources, int(examples.sources.max()) + 1)
-
-
 def _weigh_all(state: BilevelState) -> Tensor:
     """Return the weight of every example by its last features, mean 1 over those seen, NaN where never seen (N,)."""
     seen_N = state.memory.find_seen()
     evidence = state.memory.recall(torch.arange(len(seen_N), device=seen_N.device))
-    weights = state.problem.weigh(evidence)
-    weights_N = (weights if weights.dim() == 1 else weights.sum(1)).to(state.checkpoints.dtype)
+    weights_N = state.problem.learned.summarise(state.problem.weigh(evidence), evidence.labels)
+    weights_N = weights_N.to(state.checkpoints.dtype)
     weights_N = torch.where(seen_N, weights_N, torch.nan)
     return weights_N / weights_N.nanmean()
-
-
-@torch.no_grad()
-def nudge(params: Mapping[str, Tensor], direction: Mapping[str, Tensor], length: float) -> None:
-    """Move the parameters by ``length`` along minus the direction: a step on the meta loss itself.
-
-    Example:
-        >>> params = {"w": torch.tensor([1.0, 1.0])}
-        >>> nudge(params, {"w": torch.tensor([0.0, 2.0])}, 0.5)
-        >>> params["w"]
-        tensor([1.0000, 0.5000])
-    """
-    vectors = list(direction.values())
-    epsilon = length / norm_vector(vectors).clamp_min(torch.finfo(vectors[0].dtype).tiny)
-    torch._foreach_sub_([params[name] for name in direction], torch._foreach_mul(vectors, epsilon))
 
 
 def check_meta(train: AbstractExamples, meta: AbstractExamples) -> None:

@@ -144,7 +144,7 @@ def check_hypergradient(
         >>> all(found.cosine > 0.9999 for found in check.as_run)
         True
     """
-    chosen = replace(options or CurationOptions(), compile=False)
+    chosen = replace(options or CurationOptions(), compile=False, stop_when_settled=False)
     examples = adapt_dataset(train)
     trusted = None if meta is None else adapt_dataset(meta, examples.num_classes)
     place = torch.device(device)

@@ -99,9 +99,9 @@ def decide_from_detection(
     """Return the decisions of a learned reweighting and a detector of wrong labels.
 
     - ``noise_score``: 1 minus the probability that the given label is the true one.
-    - ``weight``: the learned weight, mean over the checkpoints, times the belief in the given label: its probability
-      minus that of the likeliest other class, 0 where that is negative. Where another class is likelier, any weight on
-      the given label teaches the wrong thing. Mean 1. ``weight_std``: the spread of the learned part.
+    - ``weight``: the learned weight, mean over the checkpoints, times the probability of the given label; 0 where
+      another class is likelier, since any weight on the given label teaches the wrong thing there. Mean 1.
+      ``weight_std``: the spread of the learned part.
     - ``score``: the probability of the given label. (Times the learned weight it ranked wrong labels worse on every
       data set tried.)
 
@@ -127,7 +127,7 @@ def decide_from_detection(
     learned_N = learned_N.nan_to_num(1.0)  # never in a batch: a witness under another label
     index_N1 = labels.cpu().unsqueeze(1)
     given_N = probabilities.double().gather(1, index_N1).squeeze(1)
-    belief_N = (given_N - probabilities.double().scatter(1, index_N1, 0.0).amax(1)).clamp_min(0.0)
+    belief_N = given_N * (given_N > probabilities.double().scatter(1, index_N1, 0.0).amax(1))
     if not bool((belief_N > 0).any()):
         belief_N = given_N
     scale = (learned_N * belief_N).mean()
@@ -151,10 +151,11 @@ def describe_evidence(
     *,
     trusted: Tensor | None = None,
     neighbours: Tensor | None = None,
+    votes: Tensor | None = None,
 ) -> Decisions:
     """Return the decisions with what they rest on.
 
-    Shapes: labels (N,); average, trusted, neighbours (N, C); each of dynamics (N,); representation (N, D).
+    Shapes: labels (N,); average, trusted, neighbours, votes (N, C); each of dynamics (N,); representation (N, D).
 
     Args:
         decisions: on N examples.
@@ -164,6 +165,7 @@ def describe_evidence(
         representation: what the network makes of each example.
         trusted: probabilities by the trainings on trusted examples alone.
         neighbours: share of each class among the labels of the nearest neighbours.
+        votes: probabilities by the votes of labelling functions.
 
     Example:
         >>> probabilities, zeros = torch.tensor([[0.3, 0.7]]), torch.zeros(1)
@@ -173,7 +175,12 @@ def describe_evidence(
         {'average_p_given': [0.699999988079071]}
     """
     index_N1 = labels.cpu().unsqueeze(1)
-    tables = {"average_p_given": average, "trusted_p_given": trusted, "neighbour_agreement": neighbours}
+    tables = {
+        "average_p_given": average,
+        "trusted_p_given": trusted,
+        "neighbour_agreement": neighbours,
+        "votes_p_given": votes,
+    }
     evidence = {
         name: _to_array(table.gather(1, index_N1).squeeze(1)) for name, table in tables.items() if table is not None
     }

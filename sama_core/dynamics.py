@@ -60,6 +60,10 @@ class Dynamics:
             "share_right": means_N5[:, _RIGHT],
         }
 
+    def sum_given(self) -> Tensor:
+        """Return the probability of the given label, added up over all visits (N,)."""
+        return self.sums_N5[:, _GIVEN]
+
     def forget(self) -> None:
         """Begin anew."""
         self.sums_N5.zero_()

@@ -36,6 +36,13 @@ class AbstractLearned(nn.Module, ABC):
         """Return the loss terms that the coefficients multiply, (B,) or (B, K); the given label's by default."""
         return given_label_losses(outputs, batch)
 
+    def summarise(self, coefficients: Tensor, labels: Tensor) -> Tensor:  # noqa: ARG002  (others read them)
+        """Return one weight for each example, as it is reported (B,): the sum of its coefficients by default.
+
+        Shapes: coefficients as ``forward`` gave them, labels (B,) -> (B,).
+        """
+        return coefficients if coefficients.dim() == 1 else coefficients.sum(1)
+
     @property
     def weighs_given_labels(self) -> bool:
         """True where the terms are the cross-entropies of the given labels under the network's own class scores."""

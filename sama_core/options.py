@@ -8,7 +8,7 @@ from sama_core.precision import PrecisionName
 from sama_core.types import JSON
 
 OptimizerName = Literal["sgd", "adam", "adamw", "nadam", "radam", "rmsprop", "adagrad", "adamax", "adadelta"]
-LearnedKind = Literal["network", "logits", "sources"]
+LearnedKind = Literal["network", "logits", "sources", "corrector"]
 RouteName = Literal["auto", "ghost", "finite-difference", "forward-mode"]
 FeatureName = Literal[
     "loss",
@@ -20,7 +20,7 @@ FeatureName = Literal[
     "trusted_p_given",
     "trusted_margin",
 ]
-EvidenceName = Literal["dynamics", "trusted", "heads", "neighbours"]
+EvidenceName = Literal["dynamics", "trusted", "heads", "neighbours", "votes"]
 ScheduleName = Literal["constant", "cosine"]
 
 _CHOICES: dict[str, Any] = {
@@ -49,9 +49,10 @@ class CurationOptions:
         accumulate: pieces into which each base batch is cut, their gradients added up: less memory, more time.
         compile: compile the network of the base step, with dropout as without compilation.
         seed: every random number of the solve derives from it.
-        learned: a weight network over features of the example, one free logit per example, or one weight per source.
+        learned: a weight network over features of the example, one free logit per example, one weight per source, or a
+            label corrector: a soft label in place of the given one.
         features: what the weight network sees, besides the given class.
-        evidence: what the detector of wrong labels sees, besides the given class.
+        evidence: what the detector of wrong labels sees, besides the given class; ``votes`` where there are any.
         trusted_share: steps of the trainings on the trusted examples alone, as a share of the base training's.
         meta_lr: learning rate of the meta optimizer (Adam, hence free of the hypergradient's scale).
         meta_batch_size: trusted examples per meta step; None takes ``batch_size``.
@@ -67,6 +68,9 @@ class CurationOptions:
             number format.
         averaged_checkpoints: snapshots of the weights, evenly over the last half of training, that are averaged.
         ema_decay: decay per base step of the moving average of the network.
+        stop_when_settled: end the base training once the ranking of the examples by their probability of the given
+            label holds still from epoch to epoch, which is looked for in the second half of it: after one last epoch,
+            in which the learning rate goes through what is left of its schedule.
         check_every: base steps between two looks for a non-finite loss (each waits for the device once).
 
     Raises:
@@ -99,7 +103,7 @@ class CurationOptions:
     trusted_share: float = 0.15
     meta_lr: float = 3e-3
     meta_batch_size: int | None = None
-    unroll_steps: int = 1
+    unroll_steps: int = 10
     every_step: bool = False
     terms: int = 5
     damping: float | None = None
@@ -109,6 +113,7 @@ class CurationOptions:
     perturbation_scale: float | None = None
     averaged_checkpoints: int = 5
     ema_decay: float = 0.99
+    stop_when_settled: bool = False
     check_every: int = 25
 
     def __post_init__(self) -> None:

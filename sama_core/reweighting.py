@@ -52,7 +52,7 @@ class ReweightingMethod(AbstractMethod[BilevelState]):
 
     def finish(self, state: BilevelState) -> Decisions:
         """Return the decisions by the learned weights and the evidence of the training."""
-        check_finished(state.base.status, state.base.num_steps)
+        check_finished(state.base.status, state.base.course.num_steps)
         return decide_from_training(
             self.name,
             state.base.examples.labels,
@@ -64,6 +64,7 @@ class ReweightingMethod(AbstractMethod[BilevelState]):
 
     def describe_solve(self, state: BilevelState) -> dict[str, JSON]:
         """Return how it was done, for the manifest."""
+        because = state.base.course.because
         return {
             "route": state.route,
             "route_reason": state.route_reason,
@@ -72,6 +73,7 @@ class ReweightingMethod(AbstractMethod[BilevelState]):
             "num_processes": self._solver.exchange.size,
             "meta_batches": "other training rows" if state.meta is None else "meta set",
             "averaged_checkpoints": len(state.checkpoints),
+            **({} if because is None else {"ended_early": because}),
         }
 
     def export(self, state: BilevelState) -> tuple[dict[str, Tensor], dict[str, JSON]]:
@@ -85,4 +87,4 @@ class ReweightingMethod(AbstractMethod[BilevelState]):
 
     def describe(self, state: BilevelState) -> dict[str, JSON]:
         """Return what a checkpoint of this state belongs to."""
-        return describe_origin(self.name, self.options, state.base.examples, state.base.num_steps)
+        return describe_origin(self.name, self.options, state.base.examples, state.base.course.num_planned)

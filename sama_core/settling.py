@@ -104,3 +104,65 @@ class RankingWatch:
             "counts": torch.tensor([self._num_seen, self._num_settled]),
             "correlation": torch.tensor(self.correlation, dtype=torch.float64),
         }
+
+
+class EpochWatch:
+    """Says when the ranking by each epoch's own probability of the given label has settled.
+
+    It looks at the epochs of the second half of a training, at the end of each: earlier ones may hold still while the
+    network has learned the easy examples alone.
+
+    Args:
+        num_examples: N.
+        num_epochs: of the whole training.
+
+    Attributes:
+        settled_after: epochs done when the ranking had settled; 0 before.
+
+    Example:
+        >>> watch, once = EpochWatch(3, num_epochs=6), torch.tensor([0.1, 0.2, 0.3])
+        >>> [watch.observe(epoch, epoch * once) for epoch in (1, 2, 3, 4, 5, 6)]
+        [False, False, False, False, False, True]
+        >>> watch.settled_after, str(watch)
+        (6, 'the ranking settled after epoch 6 of 6: rank correlation 1.000')
+    """
+
+    def __init__(self, num_examples: int, num_epochs: int) -> None:
+        self.settled_after, self._num_epochs = 0, num_epochs
+        self._watch = RankingWatch(num_examples)
+        self._before_N = torch.zeros(num_examples)
+
+    def __str__(self) -> str:
+        correlation = f"rank correlation {self._watch.correlation:.3f}"
+        return f"the ranking settled after epoch {self.settled_after} of {self._num_epochs}: {correlation}"
+
+    def observe(self, epoch: int, sums: Tensor) -> bool:
+        """Take in what an epoch has shown, and return whether the ranking has settled.
+
+        Args:
+            epoch: epochs done, this one included.
+            sums: (N,) probability of the given label, added up over all epochs so far.
+        """
+        now_N = sums.detach().cpu().float()
+        if 2 * epoch > self._num_epochs and self._watch.observe(now_N - self._before_N) and not self.settled_after:
+            self.settled_after = epoch
+        self._before_N = now_N.clone()
+        return self.settled_after > 0
+
+    def export(self) -> dict[str, Tensor]:
+        """Return the whole state as copies."""
+        return {**self._watch.export(), **{name: tensor.clone() for name, tensor in self._tensors().items()}}
+
+    def restore(self, tensors: Mapping[str, Tensor], prefix: str = "") -> None:
+        """Put an export back; with a prefix, the tensors under ``prefix/``.
+
+        Raises:
+            CheckpointError: a tensor is missing or of another shape.
+        """
+        self._watch.restore(tensors, prefix)
+        held = self._tensors()
+        restore_tensors(held, tensors, prefix)
+        self.settled_after = int(held["settled_after"])
+
+    def _tensors(self) -> dict[str, Tensor]:
+        return {"before": self._before_N, "settled_after": torch.tensor(self.settled_after)}

@@ -3,7 +3,7 @@
 A *vector* here is a list of tensors that together hold one number per parameter.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -62,3 +62,18 @@ def move_inputs(inputs: Inputs, device: torch.device, *, channels_last: bool = F
         return tensor.to(device, non_blocking=True)
 
     return map_inputs(inputs, move)
+
+
+@torch.no_grad()
+def nudge(params: Mapping[str, Tensor], direction: Mapping[str, Tensor], length: float) -> None:
+    """Move the parameters by ``length`` along minus the direction: a step on the meta loss itself.
+
+    Example:
+        >>> params = {"w": torch.tensor([1.0, 1.0])}
+        >>> nudge(params, {"w": torch.tensor([0.0, 2.0])}, 0.5)
+        >>> params["w"]
+        tensor([1.0000, 0.5000])
+    """
+    vectors = list(direction.values())
+    epsilon = length / norm_vector(vectors).clamp_min(torch.finfo(vectors[0].dtype).tiny)
+    torch._foreach_sub_([params[name] for name in direction], torch._foreach_mul(vectors, epsilon))

@@ -128,7 +128,7 @@ class PlainTrainer:
 
     def _describe(self, state: TrainingState) -> dict[str, JSON]:
         base = state.base
-        origin = describe_origin("training", self.options, base.examples, base.num_steps)
+        origin = describe_origin("training", self.options, base.examples, base.course.num_steps)
         return {**origin, "num_rows": len(base.rows)}
 
 

@@ -191,7 +191,7 @@ def check_examples(examples: AbstractExamples, name: str) -> None:
     """Check labels and class count of a data set at the public door.
 
     Raises:
-        ExamplesError: no row, fewer than two classes, a wrong dtype or length, or a label outside 0..C-1.
+        ExamplesError: no row, fewer than two classes, a wrong dtype or length, or a label or vote outside 0..C-1.
 
     Example:
         >>> check_examples(TensorExamples(torch.zeros(2, 1), torch.tensor([0, 1])), "train")
@@ -212,3 +212,12 @@ def check_examples(examples: AbstractExamples, name: str) -> None:
         raise ExamplesError(
             f"{name}.labels: row {row} has label {int(labels[row])}; wanted 0..{examples.num_classes - 1}"
         )
+    votes = examples.votes
+    if votes is None:
+        return
+    if votes.dtype != torch.int64 or votes.dim() != 2 or len(votes) != len(examples) or votes.shape[1] == 0:
+        seen = f"dtype {votes.dtype}, shape {tuple(votes.shape)}"
+        raise ExamplesError(f"{name}.votes: {seen}; wanted int64 of shape ({len(examples)}, number of functions)")
+    if int(votes.min()) < -1 or int(votes.max()) >= examples.num_classes:
+        seen = f"{int(votes.min())}..{int(votes.max())}"
+        raise ExamplesError(f"{name}.votes: {seen}; wanted -1, an abstention, to {examples.num_classes - 1}")

@@ -32,7 +32,7 @@ class RelabelledExamples(AbstractExamples):
             raise ExamplesError(f"labels: shape {tuple(labels.shape)}; wanted ({len(examples)},)")
         self._examples = examples
         self.labels, self.num_classes = labels.to(torch.int64).cpu(), examples.num_classes
-        self.sources = examples.sources
+        self.sources, self.votes = examples.sources, examples.votes
 
     def __len__(self) -> int:
         """Return N."""
@@ -60,6 +60,7 @@ class SubsetExamples(AbstractExamples):
     def __init__(self, examples: AbstractExamples, rows: Tensor) -> None:
         self._examples, self._rows = examples, rows.to(torch.int64).cpu()
         self.labels, self.num_classes = examples.labels[self._rows], examples.num_classes
+        self.votes = None if examples.votes is None else examples.votes[self._rows]
 
     def __len__(self) -> int:
         """Return M."""
@@ -73,7 +74,8 @@ class SubsetExamples(AbstractExamples):
 class JoinedExamples(AbstractExamples):
     """Two data sets as one: the rows of the first, then those of the second.
 
-    Sources, where the first have them, stay; the rows of the second share one more source.
+    Sources, where the first have them, stay; the rows of the second share one more source. Votes stay where both have
+    those of the same number of labelling functions.
 
     Inputs whose sizes differ (lists as long as the longest of their batch) are padded with zeros at the end.
 
@@ -101,6 +103,8 @@ class JoinedExamples(AbstractExamples):
         if first.sources is not None:
             added = torch.full((len(second),), int(first.sources.max()) + 1)
             self.sources = torch.cat([first.sources, added])
+        if first.votes is not None and second.votes is not None and first.votes.shape[1] == second.votes.shape[1]:
+            self.votes = torch.cat([first.votes, second.votes])
 
     def __len__(self) -> int:
         """Return N + M."""

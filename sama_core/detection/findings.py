@@ -14,6 +14,7 @@ from sama_core.detection.detector import Findings
 from sama_core.detection.heads import refit_heads
 from sama_core.detection.neighbours import share_of_neighbours
 from sama_core.detection.representation import Representation, represent
+from sama_core.detection.votes import judge_votes
 from sama_core.detection.witnesses import Witnesses
 from sama_core.types import AbstractExamples
 
@@ -76,6 +77,10 @@ def observe(state: BilevelState, witnesses: Witnesses, folds: Tensor, logs: Mapp
     if "neighbours" in base.options.evidence:
         shares_nC = share_of_neighbours(seen.vectors, examples.labels, num_classes, base.options.seed)
         by_class["neighbours"] = shares_nC.double().log()
+    if "votes" in base.options.evidence and examples.votes is not None:
+        folds_W = folds[witnesses.trusted]
+        voted_nC = judge_votes(examples.votes, witnesses.rows, truth_M, folds_W, num_classes)
+        by_class["votes"] = voted_nC.clamp_min(_LOWEST)
     dynamics = {
         name: values.cpu().double() for name, values in memory.dynamics.describe(visits_n.to(base.device)).items()
     }
@@ -98,9 +103,9 @@ def extend(logs: Mapping[str, Tensor], witnesses: Witnesses) -> Tensor:
 
 
 def find_without_labels(
-    state: BilevelState, examples: AbstractExamples, logs: Tensor, witnesses: Witnesses, folds: Tensor
+    state: BilevelState, examples: AbstractExamples, logs: Tensor, witnesses: Witnesses, folds: Tensor, *, voted: bool
 ) -> Findings:
-    """Return the evidence on examples without a label: the trainings on trusted examples, and the heads.
+    """Return the evidence on examples without a label: the trainings on trusted examples, the heads, the votes.
 
     Args:
         state: the finished solve.
@@ -108,14 +113,20 @@ def find_without_labels(
         logs: (U, C) log-probabilities of the trainings on trusted examples.
         witnesses: of the solve; their rows and labels teach the heads.
         folds: (M,) fold of each trusted example.
+        voted: use the votes on the examples, which they and the witnesses then have.
     """
     assert state.meta is not None
     base, num_classes = state.base, examples.num_classes
     vectors = [represent(base.network, part, base.device).vectors for part in (examples, witnesses.examples)]
     rows_W = witnesses.rows + len(examples)
     truth_W = state.meta.labels[witnesses.trusted]
-    heads_UC = refit_heads(torch.cat(vectors), rows_W, truth_W, folds[witnesses.trusted], num_classes)
-    kinds = [logs.double().log_softmax(1), heads_UC[: len(examples)]]
+    folds_W = folds[witnesses.trusted]
+    kinds = [logs.double().log_softmax(1), refit_heads(torch.cat(vectors), rows_W, truth_W, folds_W, num_classes)]
+    if voted:
+        assert examples.votes is not None and witnesses.examples.votes is not None
+        votes = torch.cat([examples.votes, witnesses.examples.votes])
+        kinds.append(judge_votes(votes, rows_W, truth_W, folds_W, num_classes))
+    kinds = [kind[: len(examples)] for kind in kinds]
     return make_unlabelled(torch.stack(kinds, dim=2).clamp_min(_LOWEST))
 
 

@@ -125,7 +125,7 @@ class CurationMethod(AbstractMethod[CurationState]):
 
     def step(self, state: CurationState) -> StepReport:
         """Do one step of the ensemble, or of the base training."""
-        num_steps, before = state.num_steps_before + self._count_base_steps(state), state.num_steps_before
+        before = state.num_steps_before
         if state.bilevel is None:
             assert state.ensemble is not None
             ensemble = self._build_ensemble(state)
@@ -135,10 +135,10 @@ class CurationMethod(AbstractMethod[CurationState]):
             status = (
                 report.status if report.status.is_failure else SolveStatus(SolveCode.RUNNING, report.step, "running")
             )
-            return replace(report, num_steps=num_steps, status=status)
+            return replace(report, num_steps=before + self._count_base_steps(state), status=status)
         self._plant_when_due(state, state.bilevel)
         report = self._reweighting.step(state.bilevel)
-        return replace(report, step=before + report.step, num_steps=num_steps)
+        return replace(report, step=before + report.step, num_steps=before + report.num_steps)
 
     def _plant_when_due(self, state: CurationState, bilevel: BilevelState) -> None:
         witnesses, base = state.witnesses, bilevel.base
@@ -164,7 +164,7 @@ class CurationMethod(AbstractMethod[CurationState]):
             check_finished(self._build_ensemble(state).find_status(state.ensemble), self._count_base_steps(state))
             raise AssertionError("the base training begins as soon as the ensemble is trained")
         base = bilevel.base
-        check_finished(base.status, base.num_steps)
+        check_finished(base.status, base.course.num_steps)
         facts = {**self._reweighting.describe_solve(bilevel), "num_base_steps": state.num_steps_before + base.step}
         if state.witnesses is None:
             return self._decide_without_detector(state, bilevel, facts)
@@ -209,6 +209,7 @@ class CurationMethod(AbstractMethod[CurationState]):
             project(seen.representation.vectors[:num_train], _PROJECTED),
             trusted=by_class["trusted"].exp(),
             neighbours=by_class["neighbours"].exp() if "neighbours" in by_class else None,
+            votes=by_class["votes"].exp() if "votes" in by_class else None,
         )
 
     def _detect(
@@ -252,10 +253,12 @@ class CurationMethod(AbstractMethod[CurationState]):
             )
         folds_M = self._build_ensemble(state).assign(state.trusted)
         seen = state.seen or observe(bilevel, witnesses, folds_M, state.ensemble.memory)
-        known = make_unlabelled(torch.stack([seen.by_class["trusted"], seen.by_class["heads"]], dim=2))
+        voted = "votes" in seen.by_class and examples.votes is not None
+        kinds = ["trusted", "heads", *(["votes"] if voted else [])]
+        known = make_unlabelled(torch.stack([seen.by_class[name] for name in kinds], dim=2))
         detector = fit_detector(known.take(witnesses.rows), state.meta.labels[witnesses.trusted])
         logs_UC = state.ensemble.memory["unlabelled"]
-        found = find_without_labels(bilevel, examples, logs_UC, witnesses, folds_M)
+        found = find_without_labels(bilevel, examples, logs_UC, witnesses, folds_M, voted=voted)
         return detector.judge(found).float()
 
     def export(self, state: CurationState) -> tuple[dict[str, Tensor], dict[str, JSON]]:

@@ -93,6 +93,13 @@ class CombinedLearned(AbstractLearned):
         """
         return self._find_owner().logits(outputs)
 
+    def summarise(self, coefficients: Tensor, labels: Tensor) -> Tensor:
+        """Return the weight that is reported of each example, as the same part finds it.
+
+        Shapes: coefficients as ``forward`` gave them, labels (B,) -> (B,).
+        """
+        return self._find_owner().summarise(coefficients, labels)
+
     def _find_owner(self) -> AbstractLearned:
         owner = self.parts[self._owner]
         assert isinstance(owner, AbstractLearned)

@@ -94,6 +94,13 @@ class LabelCorrector(AbstractLearned):
         """
         return class_losses(outputs, batch)
 
+    def summarise(self, coefficients: Tensor, labels: Tensor) -> Tensor:
+        """Return what the given label keeps of each soft label: the loss multiplier of the label that was delivered.
+
+        Shapes: coefficients (B, C), labels (B,) -> (B,).
+        """
+        return coefficients.gather(1, labels.unsqueeze(1)).squeeze(1)
+
     @torch.no_grad()
     def correct(self, evidence: Evidence) -> Tensor:
         """Return the soft labels, without a graph.

@@ -166,7 +166,7 @@ class AbstractTrackedScore(AbstractMethod[TrackedState]):
 
     def _describe(self, state: TrackedState) -> dict[str, JSON]:
         base = state.training.base
-        return describe_origin(self.name, self.options, base.examples, base.num_steps)
+        return describe_origin(self.name, self.options, base.examples, base.course.num_steps)
 
 
 class AbstractAveragedScore(AbstractTrackedScore):

@@ -25,7 +25,7 @@ CHOICES: Mapping[str, Choice] = {
     "leakage.action": Choice(("exclude", "refuse", "report")),
     "model.name": Choice(("auto", "linear", "mlp", "cnn", "resnet18", "text", "hf:FOLDER")),
     "method.name": Choice(get_args(MethodName)),
-    "method.learned": Choice(("network", "logits", "sources")),
+    "method.learned": Choice(("network", "logits", "sources", "corrector")),
     "method.route": Choice(("auto", "ghost", "finite-difference", "forward-mode")),
     "training.optimizer": Choice(get_args(OptimizerName)),
     "training.precision": Choice(("auto", "float32", "bfloat16", "float16")),

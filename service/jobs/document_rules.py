@@ -288,6 +288,12 @@ def _check_training(draft: Draft) -> Iterator[Problem]:
     if draft.find_text("method.name") == "dual" and draft.find("training.epochs") == 1:
         why = "training.epochs is 1, but method 'dual' sees how probabilities change; wanted at least 2."
         yield refuse("training.epochs", 1, "at least 2 with method 'dual'", why)
+    method = draft.find_text("method.name")
+    if method in BASELINES and draft.find("training.stop_when_settled") is True:
+        wanted = f"no training.stop_when_settled beside {method!r}"
+        fitting = f"leave it out or use {list_names(META_LEARNING_METHODS)}"
+        why = f"training.stop_when_settled has no effect with the method {method!r}; {fitting}."
+        yield refuse("training.stop_when_settled", True, wanted, why)
     optimizer = draft.find_text("training.optimizer") or "adamw"
     if draft.has("training.momentum") and optimizer in set(get_args(OptimizerName)) - {"sgd", "rmsprop"}:
         why = f"training.momentum has no effect with the optimizer {optimizer!r}; leave it out or use sgd or rmsprop."

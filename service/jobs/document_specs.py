@@ -101,8 +101,8 @@ class MethodSpec(AbstractSpec):
     """The curation method and its own settings."""
 
     name: MethodName = "sama"
-    learned: Literal["network", "logits", "sources"] = "network"
-    unroll_steps: Annotated[int, Field(ge=1, le=1000)] = 1
+    learned: Literal["network", "logits", "sources", "corrector"] = "network"
+    unroll_steps: Annotated[int, Field(ge=1, le=1000)] = 10
     every_step: bool = False
     terms: Annotated[int, Field(ge=0, le=1000)] = 5
     damping: Annotated[float, Field(ge=0, le=1e6)] | None = None
@@ -147,12 +147,13 @@ class RelabelSpec(AbstractSpec):
     """When a label is corrected; a section of task `relabel` alone.
 
     A label is corrected where the suggested one is more probable than the given one: then, and only then, the change
-    raises the expected number of right labels. `min_confidence` 0.8 asks for more, four right corrections of five at
-    the least, so that correcting still pays where the probabilities are too sure of themselves by up to 0.3.
+    raises the expected number of right labels. `min_confidence` 0.5 asks besides that the new label is more likely
+    right than not. Higher bars were tried and left more accuracy than they saved: a doubtful label that stays is as
+    wrong as before, and the weights already make little of labels that are about as likely wrong as right.
     `min_noise` 0.5 leaves alone every row that is not counted among the doubtful ones.
     """
 
-    min_confidence: Annotated[float, Field(ge=0, le=1)] = 0.8
+    min_confidence: Annotated[float, Field(ge=0, le=1)] = 0.5
     min_noise: Annotated[float, Field(ge=0, le=1)] = 0.5
     unlabelled: bool = False
     targets: Literal["hard", "soft"] = "hard"

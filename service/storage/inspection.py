@@ -208,7 +208,9 @@ def _list_uses(document: JobDocument, scan: DatasetScan, roles: list[RoleName]) 
         columns = find_columns(document, role, scan.sources.tables[role].schema)
         named = [(columns.label, f"label ({role})"), (columns.trusted, "label (meta)")]
         if role == "train":
-            named += [(columns.id, "id"), (columns.source, "source"), *((name, "votes") for name in columns.votes)]
+            named += [(columns.id, "id"), (columns.source, "source")]
+        if role == "train" or "train" not in roles:
+            named += [(name, "votes") for name in columns.votes]
         for column, use in named:
             if column is not None:
                 uses.setdefault(column, []).append(use)

@@ -35,8 +35,9 @@ class RoleTable:
     """The rows of one role, memory-mapped for random access; everything in input order.
 
     `labels` are class codes, -1 where unlabelled: the given labels of the curated rows, the trusted labels of
-    the meta set; -1 also for test rows that are left out. `votes` of the curated rows are class codes, one for each
-    labelling function, -1 where it abstained; None where the document names none. `table` holds the input columns;
+    the meta set; -1 also for test rows that are left out. `votes` of the curated rows, and of the trusted ones
+    where their file has the columns, are class codes, one for each labelling function, -1 where it abstained; None
+    where the document names none. `table` holds the input columns;
     text is string, an image its encoded bytes, a numeric feature float64 with null for missing, a categorical feature
     string.
     """

@@ -54,6 +54,7 @@ class DatasetScan:
     features: dict[str, FeatureKind]
     leakage: Leakage
     votes: Codes | None
+    meta_votes: Codes | None
 
 
 def scan_dataset(document: JobDocument, options: ScanOptions, findings: Findings) -> DatasetScan | None:
@@ -218,7 +219,7 @@ def _judge(
         check_unknown(params["test"], columns["test"], label_map, findings)
         check_leakage(leakage, codes["test"], findings)
         codes["test"][leakage.excluded_test_rows] = UNLABELLED_CODE
-    votes = roles["train"].votes
+    votes, meta_votes = _encode_votes(roles, label_map, trusted_rows)
     return DatasetScan(
         sources,
         roles,
@@ -227,8 +228,23 @@ def _judge(
         trusted_rows,
         _list_features(sources, roles["train"], findings),
         leakage,
-        None if votes is None else votes.encode(label_map),
+        votes,
+        meta_votes,
     )
+
+
+def _encode_votes(
+    roles: dict[RoleName, RoleScan], label_map: LabelMap, trusted_rows: Codes | None
+) -> tuple[Codes | None, Codes | None]:
+    """Return the votes on the curated rows and on the trusted ones."""
+    columns = roles["train"].votes
+    if columns is None:
+        return None, None
+    votes = columns.encode(label_map)
+    if trusted_rows is not None:
+        return votes, votes[trusted_rows]
+    others = roles["meta"].votes if "meta" in roles else None
+    return votes, None if others is None else others.encode_like(votes, label_map)
 
 
 def _list_features(sources: Sources, train: RoleScan, findings: Findings) -> dict[str, FeatureKind]:
@@ -250,7 +266,7 @@ def _open_role(scan: DatasetScan, role: RoleName) -> RoleTable:
     with pa.memory_map(str(path)) as source:
         table = pa.ipc.open_file(source).read_all()
     names = tuple(scan.features) if scan.sources.inputs.kind == "features" else scan.sources.inputs.names
-    votes = scan.votes if role == "train" else None
+    votes = {"train": scan.votes, "meta": scan.meta_votes}.get(role)
     return RoleTable(role, table, scan.codes[role], scan.label_map, names, scan.roles[role].rows_digest, votes)
 
 
@@ -273,4 +289,4 @@ def _take_trusted(scan: DatasetScan, train: RoleTable) -> RoleTable:
     digest = RowsDigest()
     contents = [bytes.fromhex(str(content)) for content in table.column(CONTENT).to_pylist()]
     digest.add(contents, table.column(ID).to_pylist(), scan.label_map.decode(codes).to_pylist())
-    return RoleTable("meta", table, codes, scan.label_map, train.input_names, digest.get_digest())
+    return RoleTable("meta", table, codes, scan.label_map, train.input_names, digest.get_digest(), scan.meta_votes)

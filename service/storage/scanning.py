@@ -19,7 +19,7 @@ from service.storage.labels import LabelColumn, find_label_type
 from service.storage.sketches import AbstractSketches
 from service.storage.sources import RoleName, Sources
 from service.storage.tables import AbstractTableSource
-from service.storage.votes import VoteColumns
+from service.storage.votes import VoteColumns, holds_votes
 
 SOURCE_ROW, ID, SOURCE, CONTENT = "#row", "#id", "#source", "#content_sha256"
 
@@ -89,8 +89,17 @@ def find_columns(document: JobDocument, role: RoleName, schema: pa.Schema) -> Ro
         given=_find_given(document, schema) if role == "meta" else None,
         id=given_id,
         source=source,
-        votes=(dataset.votes or ()) if role == "train" else (),
+        votes=_find_votes(document, role, schema),
     )
+
+
+def _find_votes(document: JobDocument, role: RoleName, schema: pa.Schema) -> tuple[str, ...]:
+    """Return the columns of votes: those of the curated rows, and of the trusted ones where their file has them all."""
+    names = document.dataset.votes or ()
+    if role == "train":
+        return names
+    has_all = all(name in schema.names and holds_votes(schema.field(name), alone=len(names) == 1) for name in names)
+    return names if role == "meta" and has_all else ()
 
 
 def _find_given(document: JobDocument, schema: pa.Schema) -> str | None:

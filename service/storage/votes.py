@@ -14,6 +14,7 @@ from service.storage.arrow_types import Array, Field
 from service.storage.findings import Findings
 from service.storage.json_tables import NESTED
 from service.storage.labels import UNLABELLED_CODE, LabelColumn, LabelMap, find_label_type
+from service.wording import write_count
 
 PARAM = "dataset.votes"
 WANTED_TYPES = "whole numbers or text, one vote a row, or one column alone of lists of them"
@@ -48,6 +49,11 @@ class VoteColumns:
         self._rows: list[Rows] = []
         self._has_votes: list[npt.NDArray[np.bool_]] = []
 
+    @property
+    def is_empty(self) -> bool:
+        """True where no row held a list of votes."""
+        return self._width == 0
+
     def add(self, batch: pa.RecordBatch, rows: Rows) -> None:
         """Take in the votes of one batch; `rows` are its row numbers in the file."""
         self._rows.append(rows)
@@ -79,6 +85,19 @@ class VoteColumns:
             else:
                 codes[:, at] = label_map.encode(column)
         return codes
+
+    def encode_like(self, others: Codes, label_map: LabelMap) -> Codes | None:
+        """Return the class codes (M, V) beside those of other rows (N, V); None where there is no vote at all.
+
+        Another number of votes a row than the others have is refused.
+        """
+        if self.is_empty:
+            return None
+        if self._width != others.shape[1]:
+            votes, wanted = write_count(self._width, "vote"), f"{others.shape[1]}, as the curated rows have"
+            self._refuse(self.names[0], int(self._rows[0][0]), f"a row holds {votes}", wanted)
+            return None
+        return self.encode(label_map)
 
     def _find_column(self, name: str, kind: pa.DataType) -> LabelColumn:
         """Return the column of votes so far; one that held none yet takes the type of those that come now."""

@@ -6,14 +6,15 @@ import pytest
 import torch
 from torch import nn
 
-from sama_core import CurationOptions, SolveCode, build_method, check_hypergradient, solve
-from sama_core.bilevel import nudge
+from sama_core import CurationOptions, SolveCode, check_hypergradient, solve
 from sama_core.errors import OptionsError, UnknownMethodError
 from sama_core.meta.source_weights import SourceWeights
+from sama_core.reweighting import ReweightingMethod
+from sama_core.tensors import nudge
 from sama_core.types import StepReport
 from tests.sama_core.problems import build_examples, build_small_network
 
-OPTIONS = CurationOptions(epochs=3, batch_size=8, lr=0.01, warmup_steps=4)
+OPTIONS = CurationOptions(epochs=3, batch_size=8, lr=0.01, unroll_steps=1, warmup_steps=4)
 TRUSTED = build_examples(15, seed=5)
 
 
@@ -106,7 +107,7 @@ def test_nudge_is_a_step_of_its_own_length_on_the_meta_loss() -> None:
 
 def test_nudge_moves_the_network_only_where_it_is_asked_for() -> None:
     def train(length: float | None) -> tuple[torch.Tensor, float]:
-        method = build_method("sama", replace(OPTIONS, nudge=length))
+        method = ReweightingMethod("sama", replace(OPTIONS, nudge=length))
         state = method.init(build_layers(), build_examples(flipped=0.3), TRUSTED)
         losses = [method.step(state).meta_loss for _ in range(18)]
         return state.base.network[0].weight.detach(), float(sum(loss for loss in losses[-6:]))

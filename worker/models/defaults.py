@@ -52,6 +52,7 @@ def resolve_options(document: JobDocument, model_name: str, num_train: int, *, j
         clip_norm=training.clip_norm,
         accumulate=training.accumulate,
         compile=training.compile,
+        stop_when_settled=training.stop_when_settled,
         seed=training.seed,
         learned=method.learned,
         meta_lr=method.meta_lr or usual.meta_lr,

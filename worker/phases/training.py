@@ -119,7 +119,7 @@ class _Run:
 
 def _step_to_end(context: AttemptContext, run: _Run, boundary: StepBoundary, *, begins_anew: bool) -> None:
     progress, method, state, step = context.progress, run.method, run.state, 0
-    is_told = False
+    is_told, is_ending_told = False, _find_ending(state) is not None
     if run.cut is not None and begins_anew:
         boundary.save(run.save(0))  # whatever happens from here on, the training goes on with these epochs
     while not method.is_done(state):
@@ -129,6 +129,7 @@ def _step_to_end(context: AttemptContext, run: _Run, boundary: StepBoundary, *, 
         progress.advance(step / report.num_steps, num_examples=report.num_examples)
         if not method.is_done(state):
             is_told = is_told or _tell_route(context, state)
+            is_ending_told = is_ending_told or _tell_ending(context, state)
             if run.watch is not None:
                 run.watch.see(report, state.num_steps_before if isinstance(state, CurationState) else 0)
             boundary.cross(partial(run.save, step))
@@ -142,6 +143,20 @@ def _tell_route(context: AttemptContext, state: Any) -> bool:
         return False
     context.progress.add_event("route", f"directional derivatives by {state.bilevel.route_reason}")
     return True
+
+
+def _tell_ending(context: AttemptContext, state: Any) -> bool:
+    """Tell that the training ends earlier than planned, once that is known; return True when it was told."""
+    because = _find_ending(state)
+    if because is not None:
+        context.progress.add_event("settled", f"{because}; training ends with the next one")
+    return because is not None
+
+
+def _find_ending(state: Any) -> str | None:
+    """Return why a training ends earlier than planned; None where it does not."""
+    bilevel = state.bilevel if isinstance(state, CurationState) else None
+    return None if bilevel is None else bilevel.base.course.because
 
 
 def count_examples(options: CurationOptions, num_train: int) -> int:

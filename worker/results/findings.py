@@ -37,6 +37,11 @@ _CLAUSES = (
         lambda value, given: f"the trusted examples alone give {given} {write_probability(value)}",
     ),
     _Clause(
+        "votes_p_given",
+        lambda value: value <= _LOW_PROBABILITY,
+        lambda value, given: f"the votes give {given} {write_probability(value)}",
+    ),
+    _Clause(
         "neighbour_agreement",
         lambda value: value <= _FEW_NEIGHBOURS,
         lambda value, given: f"{write_share(value, 0)} of its nearest neighbours carry {given}",

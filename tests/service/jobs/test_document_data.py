@@ -1,4 +1,4 @@
-"""The rules of a document over votes and leakage."""
+"""The rules of a document over votes, leakage, and what learns and when it ends."""
 
 from typing import Any
 
@@ -17,6 +17,12 @@ def test_votes_are_one_column_or_several() -> None:
     assert parse_document(make_document()).dataset.votes is None
     assert parse_document(make_document(dataset={"votes": "w"})).dataset.votes == ("w",)
     assert parse_document(make_document(dataset={"votes": ["a", "b"]})).dataset.votes == ("a", "b")
+
+
+def test_a_label_corrector_and_an_early_end_may_be_asked_for() -> None:
+    document = parse_document(make_document(method={"learned": "corrector"}, training={"stop_when_settled": True}))
+    assert (document.method.learned, document.training.stop_when_settled) == ("corrector", True)
+    assert parse_document(make_document(training={"stop_when_settled": False}, method={"name": "aum"}))
 
 
 def test_leakage_has_defaults() -> None:
@@ -41,6 +47,22 @@ def test_leakage_has_defaults() -> None:
             {"dataset": {"text": None, "features": ["a", "w"], "votes": ["w"]}},
             "dataset.features",
             "names 'w', which is one of dataset.votes; wanted columns that describe the example.",
+        ),
+        (
+            {"method": {"learned": "correcter"}},
+            "method.learned",
+            "is 'correcter'; available: network, logits, sources or corrector. Did you mean 'corrector'?",
+        ),
+        (
+            {"method": {"name": "aum", "learned": "corrector"}},
+            "method.learned",
+            "has no effect with the method 'aum'; leave it out or use",
+        ),
+        ({"training": {"stop_when_settled": 1}}, "training.stop_when_settled", "is 1; wanted true or false."),
+        (
+            {"method": {"name": "aum"}, "training": {"stop_when_settled": True}},
+            "training.stop_when_settled",
+            "has no effect with the method 'aum'; leave it out or use sama, sama-na, neumann, cg or unrolled.",
         ),
         ({"leakage": {"action": "drop"}}, "leakage.action", "is 'drop'; available: exclude, refuse or report."),
         ({"leakage": {"action": "exlude"}}, "leakage.action", "Did you mean 'exclude'?"),

@@ -96,7 +96,55 @@ def test_votes_are_those_of_the_curated_rows(tmp_path: Path) -> None:
     assert tables.train.votes is not None
     assert tables.train.votes.tolist() == [CODES[row] for row in (0, 1, 4, 5)]
     assert tables.meta is not None
-    assert tables.meta.votes is None
+    assert tables.meta.votes is not None
+    assert tables.meta.votes.tolist() == [CODES[row] for row in (2, 3)]
+
+
+def test_the_votes_on_a_trusted_share_are_those_of_the_curated_rows(tmp_path: Path) -> None:
+    table = {"x": X * 4, "y": Y * 4, "gold": Y * 4, "w": LISTS * 4}
+    document = make_document("w") | {"meta": {"fraction": 0.25, "label": "gold"}}
+    tables = read(tmp_path, document, table)
+    assert tables.meta is not None
+    assert tables.meta.votes is not None
+    assert tables.meta.votes.tolist() == [CODES[row % 6] for row in tables.trusted_rows]
+
+
+@pytest.mark.parametrize(
+    ("table", "codes"),
+    [
+        ({"w": pa.array([[1, 0, -1], None], pa.list_(pa.int64()))}, [[1, 0, -1], [-1, -1, -1]]),
+        ({"w": pa.array([None, None], pa.list_(pa.int64()))}, None),
+        ({"w": [b"a", b"b"]}, None),
+        ({"v": [0, 1]}, None),
+    ],
+)
+def test_the_file_of_the_trusted_rows_may_have_votes(
+    tmp_path: Path, table: dict[str, Any], codes: list[list[int]] | None
+) -> None:
+    pq.write_table(pa.table({"x": [9.5, 8.5], "y": [0, 1]} | table), tmp_path / "m.parquet")
+    document = make_document("w") | {"meta": {"uri": "m.parquet"}}
+    tables = read(tmp_path, document, {"x": X, "y": Y, "w": LISTS})
+    assert tables.meta is not None
+    assert (None if tables.meta.votes is None else tables.meta.votes.tolist()) == codes
+    report = inspect_dataset(parse_document(document), make_limits(tmp_path))
+    used = {column.name: column.used_as for column in report.files[1].columns}
+    assert used.get("w", ()) == (("votes",) if isinstance(table.get("w"), pa.Array) else ())
+
+
+@pytest.mark.parametrize(
+    ("votes", "message"),
+    [
+        ([[1, 0], [0, 1]], "row 0 of column 'w' of m.parquet: a row holds 2 votes; wanted 3, as the curated rows"),
+        ([1, 0], "row 0 of column 'w' of m.parquet: a row holds 1 vote; wanted 3, as the curated rows have."),
+        ([[1, 0, 1], [0, 7, 1]], "row 1 of column 'w' of m.parquet: the vote is 7, which is no label; wanted 0 or 1;"),
+    ],
+)
+def test_bad_votes_on_trusted_rows_are_refused(tmp_path: Path, votes: list[Any], message: str) -> None:
+    pq.write_table(pa.table({"x": [9.5, 8.5], "y": [0, 1], "w": votes}), tmp_path / "m.parquet")
+    document = make_document("w") | {"meta": {"uri": "m.parquet"}}
+    with pytest.raises(DataError) as caught:
+        read(tmp_path, document, {"x": X, "y": Y, "w": LISTS})
+    assert message in caught.value.problems[0].message
 
 
 def test_without_votes_there_are_none(tmp_path: Path) -> None:
