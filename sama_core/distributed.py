@@ -230,7 +230,7 @@ class DistributedExchange(AbstractExchange):
 
 
 def _to_bytes(part: Tensor) -> Tensor:
-    """Return the bytes of each row (B, W). A copy, since a column of one element keeps its stride however contiguous."""
+    """Return the bytes of each row (B, W). A copy: one element keeps its stride, contiguous or not."""
     rows_BW = part.detach().reshape(len(part), -1).clone(memory_format=torch.contiguous_format)
     return rows_BW.view(torch.uint8)
 

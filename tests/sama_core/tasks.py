@@ -13,11 +13,13 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from sama_core.bilevel import BilevelSolver, BilevelState
-from sama_core.curate import build_method
+from sama_core.curate import build_method, curate
 from sama_core.errors import ExchangeError, SamaCoreError
 from sama_core.exchange import AbstractExchange
 from sama_core.options import CurationOptions
 from sama_core.types import TensorExamples
+from tests.sama_core.detection_scene import NUM_CLASSES as NOISY_CLASSES
+from tests.sama_core.detection_scene import NUM_INPUTS, SHORT, make_known, make_never_wrong, make_separate
 from tests.sama_core.problems import build_examples
 
 Result = dict[str, Tensor]
@@ -68,7 +70,14 @@ class Scene:
 
     def start(self, exchange: AbstractExchange) -> tuple[BilevelSolver, BilevelState]:
         """Return the solver and the state before the first step."""
-        usual = {"epochs": 3, "batch_size": 8, "lr": 0.02, "warmup_steps": 2, "averaged_checkpoints": 2}
+        usual = {
+            "epochs": 3,
+            "batch_size": 8,
+            "lr": 0.02,
+            "averaged_checkpoints": 2,
+            "unroll_steps": 1,
+            "warmup_steps": 2,
+        }
         options = CurationOptions(**{**usual, **self.changes})
         solver = BilevelSolver(options, self.method, exchange=exchange)
         dtype = torch.float64 if self.network == "plain" else torch.float32
@@ -204,6 +213,26 @@ def watch_overlap(exchange: AbstractExchange) -> Result:
     return {"early": torch.tensor(early), "agree": torch.tensor(agree), "right": torch.tensor(right)}
 
 
+CURATED = {"planted": make_separate, "known": make_known, "planted inside": make_never_wrong}
+
+
+def decide(exchange: AbstractExchange, kind: str) -> Result:
+    """Curate with the detector, and give all that is decided."""
+    torch.manual_seed(1)
+    layers = (nn.Linear(NUM_INPUTS, 16), nn.LayerNorm(16), nn.Tanh(), nn.Linear(16, NOISY_CLASSES))
+    noisy, network = CURATED[kind](), nn.Sequential(*layers).double()
+    train, meta = convert(noisy.train, torch.float64), convert(noisy.meta, torch.float64)
+    meta.train_rows, meta.given_labels = noisy.meta.train_rows, noisy.meta.given_labels
+    decisions = curate(train, network, SHORT, meta, exchange=exchange)
+    arrays = {name: getattr(decisions, name) for name in ("weight", "noise_score", "suggested", "probabilities")}
+    return {name: torch.from_numpy(values) for name, values in {**arrays, **decisions.evidence}.items()}
+
+
+def decide_all(exchange: AbstractExchange) -> Result:
+    """Curate everything of ``CURATED``."""
+    return collect({f"curated, {kind}": decide(exchange, kind) for kind in CURATED})
+
+
 REFUSED = {
     "batch": Scene(changes={"batch_size": 1}),
     "meta batch": Scene(changes={"meta_batch_size": 1}),
@@ -247,7 +276,7 @@ def work_as_two(exchange: AbstractExchange, folder: Path) -> Result:
         save_file(half, folder / f"checkpoint-{number}-{exchange.rank}")
     be_refused(exchange, folder)
     watched = {"counted": count_collectives(exchange), "overlap": watch_overlap(exchange)}
-    return {**solve_scenes(exchange, SCENES), **collect(watched)}
+    return {**solve_scenes(exchange, SCENES), **collect(watched), **decide_all(exchange)}
 
 
 def work_as_three(exchange: AbstractExchange, folder: Path, checkpoints: str) -> Result:

@@ -198,9 +198,7 @@ def test_neighbours_by_hand() -> None:
     shares = share_of_neighbours(vectors, labels, 2, seed=0)
     assert shares[0].tolist() == pytest.approx([1.25 / 4.5, 3.25 / 4.5])
     assert shares[3].tolist() == pytest.approx([2.25 / 4.5, 2.25 / 4.5])
-    assert shares[2].tolist() == pytest.approx([2.25 / 4.5, 2.25 / 4.5]), (
-        "the four nearest of five, itself no reference"
-    )
+    assert shares[2].tolist() == pytest.approx([2.25 / 4.5, 2.25 / 4.5]), "the four nearest of all five"
 
 
 def test_neighbours_of_many_are_looked_for_among_some(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -325,9 +323,7 @@ def test_dynamics_by_hand() -> None:
     assert found["margin"] == pytest.approx([2 / 3, 0.0, 0.5])
     assert found["forgotten"] == pytest.approx([1 / 3, 0.0, 0.0])
     assert found["share_right"] == pytest.approx([2 / 3, 0.0, 0.5])
-    assert found["spread"] == pytest.approx(
-        [torch.tensor([0.8, 0.4, 0.6]).std(correction=0).item(), 0.0, 0.35], abs=1e-5
-    )
+    assert found["spread"] == pytest.approx([(0.08 / 3) ** 0.5, 0.0, 0.35], abs=1e-5)
     spread, forgotten = dynamics.measure(torch.tensor([2, 0]), torch.tensor([2.0, 3.0]))
     assert spread.tolist() == pytest.approx([found["spread"][2], found["spread"][0]])
     assert forgotten.tolist() == pytest.approx([0.0, 1 / 3])

@@ -18,7 +18,7 @@ from sama_core.distributed import DistributedExchange
 from sama_core.errors import ExchangeError
 from sama_core.exchange import Alone
 from tests.sama_core.processes import ROOT, Result, start_ranks
-from tests.sama_core.tasks import MOVED, OF_THREE, SCENES, Branching, list_moved, solve_on
+from tests.sama_core.tasks import CURATED, MOVED, OF_THREE, SCENES, Branching, decide, list_moved, solve_on
 
 pytestmark = pytest.mark.slow
 
@@ -84,6 +84,15 @@ def test_many_processes_equal_one_with_the_joint_batch(solved: list[Result], sce
     for name, tensor in alone.items():
         if name != "digests" and not name.startswith("window"):
             assert difference(shared[name], tensor) < TOLERANCES.get(scene, 1e-9), name
+
+
+@pytest.mark.parametrize("kind", CURATED)
+def test_two_processes_decide_as_one_does(two: Work, kind: str) -> None:
+    alone, (first, second) = decide(Alone(), kind), (take(result, f"curated, {kind}") for result in two.results)
+    assert alone.keys() == first.keys() == second.keys()
+    for name, tensor in alone.items():
+        assert torch.equal(first[name], second[name]), name
+        assert difference(first[name], tensor) < 1e-5, name
 
 
 def difference(left: Tensor, right: Tensor) -> float:

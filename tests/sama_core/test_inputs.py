@@ -37,7 +37,7 @@ from tests.sama_core.problems import build_examples, build_small_network
             {"optimizer": "lion"},
             "optimizer: 'lion'; wanted one of sgd, adam, adamw, nadam, radam, rmsprop, adagrad, adamax, adadelta",
         ),
-        ({"learned": "labels"}, "learned: 'labels'; wanted one of network, logits, sources"),
+        ({"learned": "labels"}, "learned: 'labels'; wanted one of network, logits, sources, corrector"),
         ({"route": "magic"}, "route: 'magic'; wanted one of auto, ghost, finite-difference, forward-mode"),
         ({"clip_norm": 0.0}, "clip_norm: 0.0; wanted a finite number above 0"),
         ({"damping": -1.0}, "damping: -1.0; wanted a finite number, 0 or more"),
@@ -46,7 +46,8 @@ from tests.sama_core.problems import build_examples, build_small_network
         ({"precision": "int8"}, "precision: 'int8'; wanted one of float32, bfloat16, float16"),
         (
             {"features": ("loss", "loss")},
-            "features: ('loss', 'loss'); wanted different names out of loss, margin, disagreement, average_p_given",
+            "features: ('loss', 'loss'); wanted different names out of loss, margin, disagreement, average_p_given, "
+            "spread, forgotten, trusted_p_given, trusted_margin",
         ),
         ({"schedule": "linear"}, "schedule: 'linear'; wanted one of constant, cosine"),
     ],

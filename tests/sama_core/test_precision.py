@@ -7,12 +7,12 @@ import pytest
 import torch
 from torch import nn
 
-from sama_core import CurationOptions, TensorExamples, build_method, check_hypergradient
+from sama_core import CurationOptions, TensorExamples, check_hypergradient
 from sama_core.bilevel import BilevelState
 from sama_core.reweighting import ReweightingMethod
 from tests.sama_core.problems import build_examples
 
-OPTIONS = CurationOptions(epochs=3, batch_size=8, lr=0.01, warmup_steps=4)
+OPTIONS = CurationOptions(epochs=3, batch_size=8, lr=0.01, unroll_steps=1, warmup_steps=4)
 TRUSTED = build_examples(15, seed=5)
 
 
@@ -50,7 +50,7 @@ def test_single_precision_on_images_stays_near_the_exact_hypergradient(route: st
 
 
 def train(options: CurationOptions, network: nn.Module) -> tuple[ReweightingMethod, BilevelState]:
-    method = build_method("sama", options)
+    method = ReweightingMethod("sama", options)
     state = method.init(network, build_examples(flipped=0.3), TRUSTED)
     while not method.is_done(state):
         method.step(state)
@@ -68,7 +68,7 @@ def test_half_precision_learns_much_the_same_weights(precision: str) -> None:
 
 def test_a_step_that_overflows_float16_is_skipped_and_so_is_its_meta_step() -> None:
     options = replace(OPTIONS, precision="float16", optimizer="sgd", warmup_steps=0, check_every=100)
-    method = build_method("sama", options)
+    method = ReweightingMethod("sama", options)
     state = method.init(build_layers(), build_examples(), TRUSTED)
     assert method.step(state).meta_loss is not None
     before = {key: tensor.clone() for key, tensor in state.base.network.state_dict().items()}
@@ -84,7 +84,7 @@ def test_a_step_that_overflows_float16_is_skipped_and_so_is_its_meta_step() -> N
 
 
 def test_images_are_laid_out_with_their_channels_last() -> None:
-    method = build_method("sama", OPTIONS)
+    method = ReweightingMethod("sama", OPTIONS)
     state = method.init(build_convolutions(), draw_images(48, 0), draw_images(15, 1))
     weight, batch = state.base.network[0].weight, state.base.draw()
     assert weight.is_contiguous(memory_format=torch.channels_last)
@@ -99,7 +99,7 @@ def test_images_resume_to_the_same_bits() -> None:
     """A checkpoint is laid out plainly; fused kernels read moments in the order of the weights."""
 
     def begin() -> tuple[ReweightingMethod, BilevelState]:
-        method = build_method("sama", OPTIONS)
+        method = ReweightingMethod("sama", OPTIONS)
         return method, method.init(build_convolutions(), draw_images(48, 0), draw_images(15, 1))
 
     method, whole = begin()

@@ -6,6 +6,7 @@ import torch
 
 from sama_core.curate import METHOD_NAMES, build_method, curate
 from sama_core.errors import UnfinishedError, UnknownMethodError
+from sama_core.hypergradient.choice import HYPERGRADIENT_NAMES
 from sama_core.options import CurationOptions
 from tests.sama_core.problems import build_examples, build_small_network
 
@@ -28,6 +29,7 @@ def test_every_method_keeps_the_contract_of_decisions(name: str) -> None:
         assert share.min() >= 0
         assert share.max() <= 1
     num_steps = {"random": 0, "el2n": 24, "grand": 12, "recalibrated": 60 + 5 * 60, "self-training": 4 * 60}
+    num_steps |= dict.fromkeys(HYPERGRADIENT_NAMES, 3 * 40 + 70)
     num_steps |= {"confident-learning": 5 * 50, "confident-learning-trusted": 5 * 60}
     assert decisions.facts["num_base_steps"] == num_steps.get(name, 60)
     assert decisions.probabilities is not None

@@ -10,7 +10,7 @@ from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from sama_core.bilevel import BilevelState
-from sama_core.curate import build_method, curate
+from sama_core.curate import curate
 from sama_core.errors import ExamplesError, NetworkError, NonFiniteError, OptionsError, UnfinishedError
 from sama_core.options import CurationOptions, OptimizerName
 from sama_core.reweighting import ReweightingMethod
@@ -18,7 +18,7 @@ from sama_core.training import PlainTrainer
 from sama_core.types import SolveCode, TensorExamples
 from tests.sama_core.problems import build_examples, build_small_network
 
-OPTIONS = CurationOptions(epochs=3, batch_size=8, lr=0.01, warmup_steps=2, averaged_checkpoints=3)
+OPTIONS = CurationOptions(epochs=3, batch_size=8, lr=0.01, unroll_steps=1, warmup_steps=2, averaged_checkpoints=3)
 
 
 def start(options: CurationOptions = OPTIONS, *, with_meta: bool = True) -> tuple[ReweightingMethod, BilevelState]:
@@ -177,7 +177,7 @@ def test_one_epoch_suffices_for_every_row_to_have_a_weight() -> None:
 
 def test_non_finite_loss_is_a_status_with_its_step() -> None:
     options = replace(OPTIONS, optimizer="sgd", momentum=0.0, lr=1e38, check_every=5, epochs=50)
-    method = build_method("sama", options)
+    method = ReweightingMethod("sama", options)
     network = nn.Sequential(nn.Linear(2, 3))
     state = method.init(network, build_examples(), build_examples(15))
     codes = []
@@ -238,14 +238,14 @@ def test_a_step_reads_no_value_of_the_device(optimizer: str, route: str, clip_no
 
 
 def test_score_trusts_the_weights_only_where_a_meta_set_judged() -> None:
-    trusted = curate(build_examples(), build_small_network(), OPTIONS, build_examples(15))
+    trusted = curate(build_examples(), build_small_network(), OPTIONS, build_examples(9))
     np.testing.assert_allclose(trusted.score, trusted.weight * (1 - trusted.noise_score), rtol=1e-5)
     alone = curate(build_examples(), build_small_network(), OPTIONS)
     np.testing.assert_allclose(alone.score, 1 - alone.noise_score, rtol=1e-5)
 
 
 def test_facts_say_how_it_was_done() -> None:
-    decisions = curate(build_examples(), build_small_network(), OPTIONS, build_examples(15))
+    decisions = curate(build_examples(), build_small_network(), OPTIONS, build_examples(9))
     assert decisions.facts == {
         "route": "finite-difference",
         "route_reason": (
@@ -256,6 +256,7 @@ def test_facts_say_how_it_was_done() -> None:
         "num_meta_steps": 16,
         "meta_batches": "meta set",
         "averaged_checkpoints": 3,
+        "detector": None,
     }
 
 
@@ -267,7 +268,7 @@ def test_wrong_number_of_logits_is_named() -> None:
 def test_wrong_shape_of_the_output_is_named() -> None:
     network = nn.Sequential(nn.Linear(2, 3), nn.Flatten(0))
     with pytest.raises(NetworkError, match=r"returned shape \(24,\) for 8 examples; wanted \(8, number of"):
-        curate(build_examples(), network, OPTIONS, build_examples(15))
+        curate(build_examples(), network, OPTIONS, build_examples(9))
 
 
 def test_network_without_trainable_parameters_is_refused() -> None:
