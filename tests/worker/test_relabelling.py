@@ -208,6 +208,10 @@ def test_reasons_follow_the_keep_fraction() -> None:
         ),
         ({"trusted_p_given": 0.5}, "the model says spam with 0.98; given ham"),
         (
+            {"votes_p_given": 0.1, "neighbour_agreement": 0.6},
+            "the model says spam with 0.98; given ham; the votes give ham 0.10",
+        ),
+        (
             {"neighbour_agreement": 0.1},
             "the model says spam with 0.98; given ham; 10% of its nearest neighbours carry ham",
         ),
