@@ -140,7 +140,14 @@ class SelectionSummary(_Schema):
     rule: str
     rule_reason: str
     class_floor: float
-    threshold: float | None = Field(description="score of the last kept row; None where the rule is not a cut by score")
+    threshold: float | None = Field(
+        description="score from which on rows are kept, likely mislabelled ones apart; None where the keep decision "
+        "is no such cut by score"
+    )
+    noise_cut: float = Field(
+        default=1.0, description="rows of a higher noise_score with another suggested label stand last"
+    )
+    n_cut_off: int = Field(default=0, description="rows that stand last for that reason")
 
 
 class ComparisonSummary(_Schema):
