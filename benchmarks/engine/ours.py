@@ -1,4 +1,4 @@
-"""Our arms: the product's own training loop, one base step at a time."""
+"""Our arms: the product's own reweighting, one base step at a time."""
 
 from dataclasses import replace
 from typing import Any
@@ -8,8 +8,10 @@ from torch.optim import Optimizer
 from benchmarks.engine.plain import build_base_optimizer
 from benchmarks.engine.problems import PROBLEMS, build_examples, build_network
 from benchmarks.engine.setting import META_RATE, MOMENTUM, RATES, WEIGHT_DECAY, ArmUnavailableError, Setting, Step
-from sama_core import AbstractMethod, CurationOptions, build_method
+from sama_core import CurationOptions
+from sama_core.bilevel import BilevelState
 from sama_core.errors import NetworkError, OptionsError
+from sama_core.reweighting import ReweightingMethod
 
 LOSS_ALONE = ("loss",)
 
@@ -49,7 +51,7 @@ def build_ours(setting: Setting, route: str, **changes: Any) -> Step:
     Raises:
         ArmUnavailableError: the route does not cover the network.
     """
-    method = build_method("sama", build_options(setting, route, **changes))
+    method = ReweightingMethod("sama", build_options(setting, route, **changes))
     try:
         state = _init(method, setting)
     except (NetworkError, OptionsError) as exc:
@@ -62,10 +64,10 @@ def build_ours(setting: Setting, route: str, **changes: Any) -> Step:
 
 def explain_route(setting: Setting) -> str:
     """Return which route the automatic choice takes, and why."""
-    return str(_init(build_method("sama", build_options(setting)), setting).route_reason)
+    return _init(ReweightingMethod("sama", build_options(setting)), setting).route_reason
 
 
-def _init(method: AbstractMethod[Any], setting: Setting) -> Any:
+def _init(method: ReweightingMethod, setting: Setting) -> BilevelState:
     train = build_examples(setting.problem, setting.device, is_meta=False)
     meta = build_examples(setting.problem, setting.device, is_meta=True)
     return method.init(build_network(setting), train, meta, setting.device)

@@ -41,7 +41,14 @@ def build_uneven(dtype: torch.dtype = torch.float64) -> nn.Sequential:
 
 
 def make_options(**changes: Any) -> CurationOptions:
-    usual = {"epochs": 2, "batch_size": 8, "lr": 0.02, "warmup_steps": 2, "route": "finite-difference"}
+    usual = {
+        "epochs": 2,
+        "batch_size": 8,
+        "lr": 0.02,
+        "unroll_steps": 1,
+        "warmup_steps": 2,
+        "route": "finite-difference",
+    }
     return CurationOptions(**{**usual, "features": FEATURES, **changes})
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from worker.data.arrays import ArrayFolder
@@ -37,6 +37,7 @@ def words(*values: str | None) -> pa.Array:
     return pa.array(values, pa.string())
 
 
+@settings(deadline=None)
 @given(
     st.lists(st.none() | st.floats(-1e6, 1e6), min_size=2, max_size=20),
     st.lists(st.none() | st.sampled_from(["a", "b", "c"]), min_size=2, max_size=20),
