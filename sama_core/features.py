@@ -52,6 +52,7 @@ class FeatureMemory:
         self.raw_NF = torch.full((num_examples, len(names)), torch.nan, device=device)
         self._moments_2F = torch.zeros(2, len(names), device=device)
         self._counts = torch.zeros(len(names), dtype=torch.int64)
+        self._fresh: dict[tuple[str, ...], tuple[Tensor, Tensor]] = {}
 
     def observe(self, rows: Tensor, raw: Mapping[str, Tensor]) -> Tensor:
         """Remember the raw features of ``rows`` (B,) and return them standardised (B, F).
@@ -66,16 +67,22 @@ class FeatureMemory:
         ]
         raw_BF = torch.stack(columns, dim=1)
         self.raw_NF.index_copy_(0, rows, raw_BF)
+        batch_2F = torch.stack((raw_BF, raw_BF.square())).mean(1)
         if is_whole:
-            self._moments_2F.lerp_(torch.stack((raw_BF, raw_BF.square())).mean(1), 1.0 - _DECAY)
+            self._moments_2F.lerp_(batch_2F, 1.0 - _DECAY)
             self._counts += 1
         elif raw:
-            fresh = [index for index, name in enumerate(self.names) if name in raw]
-            seen_BF = raw_BF[:, fresh]
-            batch_2F = torch.stack((seen_BF, seen_BF.square())).mean(1)
-            self._moments_2F[:, fresh] = self._moments_2F[:, fresh].lerp(batch_2F, 1.0 - _DECAY)
-            self._counts[fresh] += 1
+            rates_F, fresh_F = self._find_fresh(tuple(raw))
+            self._moments_2F.lerp_(batch_2F.nan_to_num(0.0), rates_F)
+            self._counts += fresh_F
         return self._standardise(raw_BF, is_whole=is_whole)
+
+    def _find_fresh(self, names: tuple[str, ...]) -> tuple[Tensor, Tensor]:
+        """Return how fast the moments of each feature move when only these are measured, and which move at all."""
+        if names not in self._fresh:
+            fresh_F = torch.tensor([int(name in names) for name in self.names])
+            self._fresh[names] = (fresh_F * (1.0 - _DECAY)).to(self._moments_2F), fresh_F
+        return self._fresh[names]
 
     def recall(self) -> Tensor:
         """Return the last features of every example, standardised (N, F)."""

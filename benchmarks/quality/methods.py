@@ -10,7 +10,6 @@ from sama_core.options import FeatureName
 from service.storage.estimates import BASELINE_COSTS
 
 OURS = "sama"
-AT_TENTH = "sama:unroll-10"
 BASELINES = tuple(name for name in METHOD_NAMES if name not in HYPERGRADIENT_NAMES)
 TRUSTING = tuple(
     name
@@ -20,8 +19,12 @@ TRUSTING = tuple(
 """Those that use the trusted rows."""
 PRUNING = tuple(name for name in ("random", "el2n", "forgetting", "aum", "dual", OURS) if name in METHOD_NAMES)
 
+_EVIDENCE = ("dynamics", "trusted", "heads", "neighbours")
+
 # One line for each further piece of evidence that can be switched off: name -> options that do so.
-DETECTOR_SWITCHES: Mapping[str, Mapping[str, Any]] = {}
+DETECTOR_SWITCHES: Mapping[str, Mapping[str, Any]] = {
+    f"{name}-evidence": {"evidence": tuple(other for other in _EVIDENCE if other != name)} for name in _EVIDENCE
+}
 
 
 @dataclass(frozen=True)
@@ -58,7 +61,7 @@ ABLATIONS: Mapping[str, Mapping[str, Any]] = _list_ablations()
 
 def _list_variants() -> dict[str, Variant]:
     known = {field.name for field in fields(CurationOptions)}
-    changed = {AT_TENTH: {"unroll_steps": 10}, **ABLATIONS}
+    changed = ABLATIONS
     unknown = {option for changes in changed.values() for option in changes} - known
     assert not unknown, f"no options: {', '.join(sorted(unknown))}"
     plain = {name: Variant(name, name, {}) for name in (OURS, *BASELINES)}
@@ -84,7 +87,6 @@ def forecast_cost(name: str, num_steps: int, *, has_trusted: bool) -> float:
         "trusted-model": own * (1 if has_trusted else _NUM_TRUSTED_MODELS),
         "recalibrated": own * _NUM_TRUSTED_MODELS,
         "self-training": (own + _NUM_ROUNDS) * (1 if has_trusted else _NUM_CHAINS),
-        AT_TENTH: 1.6,
-        **dict.fromkeys((OURS, *ABLATIONS), 3.0),
+        **dict.fromkeys((OURS, *ABLATIONS), 1.5),
     }
     return trusting.get(name, BASELINE_COSTS.get(name, 1.0))

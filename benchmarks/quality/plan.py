@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.machine import name_machine
-from benchmarks.quality.methods import ABLATIONS, AT_TENTH, BASELINES, OURS, PRUNING, TRUSTING, VARIANTS
+from benchmarks.quality.methods import ABLATIONS, BASELINES, OURS, PRUNING, TRUSTING, VARIANTS
 from benchmarks.quality.sets import FULL_MODEL, FULL_SETS, SEPARATE_SETS, SETS, Size
 from benchmarks.quality.unit import Unit, Workplace
 from worker.models.defaults import TRAINING_DEFAULTS
@@ -140,7 +140,7 @@ def _choose_size(set_name: str, chosen: argparse.Namespace) -> Size:
 def _list_units(
     sets: Sequence[str], methods: Sequence[str] | None, seeds: Collection[int], *, is_ablation: bool, complete: bool
 ) -> list[Unit]:
-    wanted = methods or ((OURS, *ABLATIONS) if is_ablation else (OURS, AT_TENTH, *BASELINES))
+    wanted = methods or ((OURS, *ABLATIONS) if is_ablation else (OURS, *BASELINES))
     units: list[Unit] = []
     for set_name in sets:
         spec = SETS[set_name]
@@ -155,9 +155,7 @@ def _list_units(
             has_arms = not is_ablation and (spec.is_main or complete)
             if has_arms:
                 units.append(Unit("controls", set_name, "audited", "", seed, True))
-            plain = {
-                name: has_arms and name in (OURS, *BASELINES) for name in wanted if spec.is_main or name != AT_TENTH
-            }
+            plain = {name: has_arms and name in (OURS, *BASELINES) for name in wanted}
             units += [Unit("curation", set_name, "audited", name, seed, arms) for name, arms in plain.items()]
             if set_name in SEPARATE_SETS and not is_ablation:
                 units += [

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 
-from benchmarks.quality.methods import ABLATIONS, AT_TENTH, BASELINES, OURS
+from benchmarks.quality.methods import ABLATIONS, BASELINES, OURS
 from benchmarks.quality.prepared import Mode
 from benchmarks.quality.pruning import REMOVED
 from benchmarks.quality.sets import SETS
@@ -71,7 +71,7 @@ def _section(title: str, body: str) -> str:
 
 
 def _order_methods(names: Sequence[str]) -> list[str]:
-    known = [OURS, AT_TENTH, *BASELINES]
+    known = [OURS, *BASELINES]
     return [name for name in known if name in names]
 
 

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from benchmarks.quality.methods import AT_TENTH, OURS
+from benchmarks.quality.methods import OURS
 from benchmarks.quality.pruning import AUTO, REMOVED
 from benchmarks.quality.sets import SETS
 from benchmarks.quality.summary import MISSING, Summary
@@ -136,8 +136,8 @@ def _judge_cost(summary: Summary) -> list[Verdict]:
     target = f"time at most {_MOST_TIME} plain trainings, a meta step after each tenth"
     verdicts = []
     for set_name in _in_order(summary.list_sets()):
-        ratio = summary.mean("curation", set_name, AT_TENTH, "cost", "time_ratio")
-        memory = summary.mean("curation", set_name, AT_TENTH, "cost", "memory_ratio")
+        ratio = summary.mean("curation", set_name, OURS, "cost", "time_ratio")
+        memory = summary.mean("curation", set_name, OURS, "cost", "memory_ratio")
         if ratio is None:
             verdicts.append(Verdict(target, set_name, MISSING, None))
             continue

@@ -168,7 +168,7 @@ def test_results_are_neither_mixed_nor_written_over(tmp_path: Path) -> None:
 
 def test_targets_are_judged_by_the_figures() -> None:
     controls = _record(_unit("", "controls"), accuracy={"given": 0.7, "meta": 0.72, "given+meta": 0.75, "gold": 0.9})
-    tenth = _record(_unit("sama:unroll-10"), cost={"time_ratio": 1.6, "memory_ratio": 1.1})
+    tenth = _record(_unit("sama"), cost={"time_ratio": 1.6, "memory_ratio": 1.1})
     ours = _detected("sama", 0.898, weights=0.8, relabelled=0.69)
     verdicts = judge_targets(Summary([ours, _detected("aum", 0.9, kept=0.79, suggested=0.6), controls, tenth]))
     found = {(verdict.target, verdict.where): verdict for verdict in verdicts}
