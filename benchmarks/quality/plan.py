@@ -9,7 +9,7 @@ from typing import Any
 
 from benchmarks.machine import name_machine
 from benchmarks.quality.methods import ABLATIONS, BASELINES, OURS, PRUNING, TRUSTING, VARIANTS
-from benchmarks.quality.sets import FULL_MODEL, FULL_SETS, SEPARATE_SETS, SETS, Size
+from benchmarks.quality.sets import EXTRA_SETS, FULL_MODEL, FULL_SETS, SEPARATE_SETS, SETS, Size
 from benchmarks.quality.unit import Unit, Workplace
 from worker.models.defaults import TRAINING_DEFAULTS
 
@@ -112,7 +112,7 @@ def _build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     parser.add_argument("--full", action="store_true", help="ResNet-18 on all of CIFAR-10; hours on a GPU")
     parser.add_argument("--ablate", action="store_true", help="ours alone, one piece of evidence left out at a time")
-    parser.add_argument("--complete", action="store_true", help="trainings on every set, not on one of each data alone")
+    parser.add_argument("--complete", action="store_true", help="all sets, and trainings on every one of them")
     parser.add_argument("--rows", type=int, help="at most so many curated and so many test rows, for a trial")
     parser.add_argument("--epochs", type=int, help="of every training, for a trial")
     parser.add_argument("--workers", type=int, help="processes at a time (default: 2, on CUDA 1)")
@@ -126,7 +126,9 @@ def _build_parser() -> argparse.ArgumentParser:
 def _choose_sets(chosen: argparse.Namespace) -> tuple[str, ...]:
     if chosen.full:
         return FULL_SETS
-    return tuple(name for name, spec in SETS.items() if spec.is_main or not chosen.ablate)
+    if chosen.ablate:
+        return tuple(name for name, spec in SETS.items() if spec.is_main)
+    return tuple(name for name in SETS if chosen.complete or name not in EXTRA_SETS)
 
 
 def _choose_size(set_name: str, chosen: argparse.Namespace) -> Size:

@@ -113,7 +113,7 @@ SETS: Mapping[str, SetSpec] = {
         title="SST-2, 20% symmetric",
         noise="planted",
         folder="sst2",
-        size=Size(num_train=5000, epochs=5),
+        size=Size(num_train=4000, epochs=5),
         num_labelled=67_349,
         step_ms=5.5,
         has_votes=False,
@@ -121,6 +121,9 @@ SETS: Mapping[str, SetSpec] = {
     ),
     "cifar10_gold": replace(_CIFAR, title="CIFAR-10, true labels", noise="none", given="label", is_pruned=True),
 }
+
+EXTRA_SETS = ("mnist_asym20", "letter_sym40", "adult_planted")
+"""Further columns of the same data, taken where they are named or everything is asked for."""
 
 FULL_SETS = ("cifar10_worse", "cifar10_aggre", "cifar10_random1", "cifar10_gold")
 FULL_MODEL = "resnet18"
