@@ -17,7 +17,7 @@ MODULES = sorted(info.name for info in pkgutil.walk_packages(sama_core.__path__,
 FLOORS = (
     {"errors"},
     {"types", "precision", "allocation"},
-    {"tensors", "randomness", "options", "checkpoint", "evidence", "buckets", "dynamics"},
+    {"tensors", "randomness", "options", "checkpoint", "evidence", "buckets", "dynamics", "course"},
     {
         "batch",
         "batches",

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from sama_core.detection.method import CurationMethod
+from sama_core.detection.method import CurationMethod, CurationState
 from sama_core.detection.votes import judge_votes
 from sama_core.errors import ExamplesError
 from sama_core.options import CurationOptions
@@ -132,7 +132,9 @@ def make_parts(given: Tensor, truth: Tensor) -> list[tuple[slice, Tensor]]:
     return [(slice(0, 240), given), (slice(240, None), truth)]
 
 
-def curate(options: CurationOptions, train: TensorExamples, meta: TensorExamples) -> tuple[CurationMethod, object]:
+def curate(
+    options: CurationOptions, train: TensorExamples, meta: TensorExamples
+) -> tuple[CurationMethod, CurationState]:
     torch.manual_seed(0)
     method = CurationMethod("sama", options)
     state = method.init(nn.Sequential(nn.Linear(4, 8), nn.Tanh(), nn.Linear(8, 3)), train, meta)
@@ -150,7 +152,7 @@ def test_votes_help_to_find_wrong_labels_and_stand_in_the_evidence() -> None:
     found = {}
     for evidence in (OPTIONS.evidence, ("dynamics", "trusted", "heads", "neighbours")):
         method, state = curate(replace(OPTIONS, evidence=evidence), train, meta)
-        decisions = method.finish(state)  # type: ignore[arg-type]
+        decisions = method.finish(state)
         found[len(evidence)] = measure_auroc(torch.from_numpy(decisions.noise_score), train.labels != truth)
         assert ("votes_p_given" in decisions.evidence) == ("votes" in evidence)
         assert ("'votes'" in str(decisions.facts["detector"])) == ("votes" in evidence)
@@ -160,11 +162,11 @@ def test_votes_help_to_find_wrong_labels_and_stand_in_the_evidence() -> None:
 def test_votes_change_nothing_where_some_witness_has_none() -> None:
     train, meta, _ = make_data(meta_votes=False)
     method, state = curate(OPTIONS, train, meta)
-    with_votes = method.finish(state)  # type: ignore[arg-type]
+    with_votes = method.finish(state)
     assert "votes_p_given" not in with_votes.evidence
     train.votes = None
     method, state = curate(OPTIONS, train, meta)
-    assert method.finish(state).noise_score.tobytes() == with_votes.noise_score.tobytes()  # type: ignore[arg-type]
+    assert method.finish(state).noise_score.tobytes() == with_votes.noise_score.tobytes()
 
 
 @pytest.mark.parametrize("voted", [True, False])
@@ -176,7 +178,7 @@ def test_unlabelled_examples_are_judged_by_their_votes_too(*, voted: bool) -> No
         unlabelled.votes = draw_votes(truth, [0.95, 0.85, 0.3], seed=9)
     train.unlabelled = unlabelled
     method, state = curate(OPTIONS, train, meta)
-    shares = method.suggest(state, unlabelled)  # type: ignore[arg-type]
+    shares = method.suggest(state, unlabelled)
     assert torch.allclose(shares.sum(1), torch.ones(90))
     accuracy = float((shares.argmax(1) == truth).double().mean())
     assert accuracy > 0.7 if voted else accuracy < 0.6
