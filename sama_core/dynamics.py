@@ -64,6 +64,10 @@ class Dynamics:
         """Return the probability of the given label, added up over all visits (N,)."""
         return self.sums_N5[:, _GIVEN]
 
+    def count_forgotten(self) -> Tensor:
+        """Return how often each example (N,) was right at one visit and wrong at the next."""
+        return self.sums_N5[:, _FORGOTTEN]
+
     def forget(self) -> None:
         """Begin anew."""
         self.sums_N5.zero_()

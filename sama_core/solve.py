@@ -87,7 +87,7 @@ def solve(
         ...     torch.utils.data.TensorDataset(inputs[:80], flipped),
         ...     torch.utils.data.TensorDataset(inputs[80:], labels[80:]),
         ...     learned=sources,
-        ...     options=CurationOptions(epochs=30, batch_size=20, lr=0.02, meta_lr=0.05),
+        ...     options=CurationOptions(epochs=30, batch_size=20, lr=0.02, meta_lr=0.05, unroll_steps=1),
         ... )
         >>> solution.status.code.value, solution.route
         ('finished', 'ghost')

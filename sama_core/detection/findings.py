@@ -57,6 +57,24 @@ def observe(state: BilevelState, witnesses: Witnesses, folds: Tensor, logs: Mapp
         witnesses: its examples.
         folds: (M,) fold of each trusted example in the trainings on trusted examples.
         logs: log-probabilities by these trainings, ``train`` (N, C) and ``trusted`` (M, C).
+
+    Example:
+        >>> from sama_core.bilevel import BilevelSolver
+        >>> from sama_core.detection.witnesses import join_witnesses
+        >>> from sama_core.options import CurationOptions
+        >>> from sama_core.scores.trusted_rows import read_trusted
+        >>> from sama_core.types import TensorExamples
+        >>> train = TensorExamples(torch.randn(6, 2), torch.tensor([0, 1] * 3))
+        >>> meta = TensorExamples(torch.randn(4, 2), torch.tensor([0, 1] * 2))
+        >>> meta.given_labels = meta.labels.clone()
+        >>> trusted = read_trusted(train, meta, "sama")
+        >>> witnesses = join_witnesses(train, trusted, num_epochs=1)
+        >>> solver, device = BilevelSolver(CurationOptions(epochs=1)), torch.device("cpu")
+        >>> state = solver.init(torch.nn.Linear(2, 2), witnesses.examples, meta, device)
+        >>> logs = {"train": torch.zeros(6, 2), "trusted": torch.zeros(4, 2)}
+        >>> seen = observe(state, witnesses, torch.tensor([0, 1, 2, 0]), logs)
+        >>> sorted(seen.by_class), seen.by_class["dynamics"].shape
+        (['dynamics', 'heads', 'neighbours', 'trusted'], torch.Size([10, 2]))
     """
     base, memory = state.base, state.memory
     examples, num_classes = witnesses.examples, witnesses.examples.num_classes
@@ -114,6 +132,17 @@ def find_without_labels(
         witnesses: of the solve; their rows and labels teach the heads.
         folds: (M,) fold of each trusted example.
         voted: use the votes on the examples, which they and the witnesses then have.
+
+    Example:
+        >>> from sama_core.bilevel import BilevelSolver
+        >>> from sama_core.options import CurationOptions
+        >>> from sama_core.types import TensorExamples
+        >>> pair = TensorExamples(torch.randn(2, 2), torch.tensor([0, 1]))
+        >>> state = BilevelSolver(CurationOptions(epochs=1)).init(torch.nn.Linear(2, 2), pair, pair, torch.device("cpu"))
+        >>> both = torch.tensor([0, 1])
+        >>> witnesses = Witnesses(pair, both, both, torch.tensor([], dtype=torch.int64), num_train=2, plants_before=1)
+        >>> find_without_labels(state, pair, torch.zeros(2, 2), witnesses, both, voted=False).by_class.shape
+        torch.Size([2, 2, 2])
     """
     assert state.meta is not None
     base, num_classes = state.base, examples.num_classes

@@ -180,7 +180,7 @@ class CurationMethod(AbstractMethod[CurationState]):
             replace(self._reweighting.finish(bilevel), facts={**facts, "detector": None}),
             state.train.labels,
             probabilities.average().cpu(),
-            {name: values.cpu() for name, values in dynamics.items()},
+            _tell_dynamics(bilevel, dynamics, len(state.train)),
             project(seen.vectors, _PROJECTED),
         )
 
@@ -205,7 +205,7 @@ class CurationMethod(AbstractMethod[CurationState]):
             decisions,
             labels_N,
             by_class["dynamics"].exp(),
-            {name: values[:num_train] for name, values in seen.dynamics.items()},
+            _tell_dynamics(bilevel, seen.dynamics, num_train),
             project(seen.representation.vectors[:num_train], _PROJECTED),
             trusted=by_class["trusted"].exp(),
             neighbours=by_class["neighbours"].exp() if "neighbours" in by_class else None,
@@ -291,3 +291,9 @@ class CurationMethod(AbstractMethod[CurationState]):
 
     def _describe(self, state: CurationState) -> dict[str, JSON]:
         return describe_origin(self.name, self.options, state.train, self._count_base_steps(state))
+
+
+def _tell_dynamics(bilevel: BilevelState, dynamics: Mapping[str, Tensor], num_train: int) -> dict[str, Tensor]:
+    """Return how the training of the first ``num_train`` examples went; forgetting in times, not a visit."""
+    told = {**dynamics, "forgotten": bilevel.memory.dynamics.count_forgotten()}
+    return {name: values[:num_train].cpu() for name, values in told.items()}

@@ -58,7 +58,8 @@ def relabel(decisions: Decisions, given: list[int], added: Floats | None = None,
     ("right", "noise", "fields", "is_corrected"),
     [
         (0.1, 0.9, {}, True),
-        (0.25, 0.75, {}, False),
+        (0.45, 0.55, {}, True),
+        (0.25, 0.75, {"min_confidence": 0.8}, False),
         (0.25, 0.75, {"min_confidence": 0.7}, True),
         (0.1, 0.4, {}, False),
         (0.1, 0.4, {"min_noise": 0.3}, True),
@@ -74,7 +75,7 @@ def test_a_label_is_corrected_where_another_is_more_probable_and_sure_enough(
     assert found.labels.tolist() == [0 if is_corrected else 1, 1]
 
 
-def test_with_the_defaults_at_least_four_of_five_corrections_are_right_where_probabilities_are() -> None:
+def test_where_probabilities_are_right_most_corrections_are_and_more_labels_than_before() -> None:
     generator = np.random.default_rng(0)
     right = generator.beta(0.5, 0.5, 20_000)
     given = [0] * len(right)
@@ -104,7 +105,7 @@ def test_where_every_label_is_corrected_all_rows_weigh_the_same() -> None:
 
 def test_rows_without_a_label_get_one_where_it_is_sure_enough_and_stand_last_the_surest_first() -> None:
     added = np.array([[0.85, 0.15], [0.55, 0.45], [0.03, 0.97]], dtype=np.float32)
-    found = relabel(make_decisions([0.9, 0.8], [0, 1]), [0, 1], added)
+    found = relabel(make_decisions([0.9, 0.8], [0, 1]), [0, 1], added, min_confidence=0.8)
     assert found.added is not None
     assert found.added.labels.tolist() == [0, -1, 1]
     assert found.added.rank.tolist() == [3, -1, 2]
@@ -156,7 +157,7 @@ def test_rows_tell_the_given_label_the_one_to_train_on_and_why() -> None:
     given = [0, 1, 0, 1]
     decisions = make_decisions([0.02, 0.9, 0.45, 0.3], given)
     added = np.array([[0.07, 0.93], [0.55, 0.45]], dtype=np.float32)
-    batch = build_rows(decisions, given, relabel(decisions, given, added), num_soft=2)
+    batch = build_rows(decisions, given, relabel(decisions, given, added, min_confidence=0.8), num_soft=2)
     rows = batch.to_pylist()
     assert [row["given_label"] for row in rows] == ["ham", "spam", "ham", "spam", None, None]
     assert [row["label"] for row in rows] == ["spam", "spam", "ham", "spam", "spam", None]
@@ -184,7 +185,8 @@ def test_rows_tell_the_given_label_the_one_to_train_on_and_why() -> None:
 def test_reasons_follow_the_keep_fraction() -> None:
     given = [0, 1, 0]
     decisions = make_decisions([0.02, 0.9, 0.45], given)
-    batch = build_rows(decisions, given, relabel(decisions, given, np.array([[0.07, 0.93]], dtype=np.float32)))
+    added = np.array([[0.07, 0.93]], dtype=np.float32)
+    batch = build_rows(decisions, given, relabel(decisions, given, added, min_confidence=0.8))
     assert apply_num_kept(batch, 1).column("reason").to_pylist() == [
         "corrected: the model says spam with 0.98; given ham",
         "low score",
