@@ -138,7 +138,8 @@ def find_without_labels(
         >>> from sama_core.options import CurationOptions
         >>> from sama_core.types import TensorExamples
         >>> pair = TensorExamples(torch.randn(2, 2), torch.tensor([0, 1]))
-        >>> state = BilevelSolver(CurationOptions(epochs=1)).init(torch.nn.Linear(2, 2), pair, pair, torch.device("cpu"))
+        >>> solver, device = BilevelSolver(CurationOptions(epochs=1)), torch.device("cpu")
+        >>> state = solver.init(torch.nn.Linear(2, 2), pair, pair, device)
         >>> both = torch.tensor([0, 1])
         >>> witnesses = Witnesses(pair, both, both, torch.tensor([], dtype=torch.int64), num_train=2, plants_before=1)
         >>> find_without_labels(state, pair, torch.zeros(2, 2), witnesses, both, voted=False).by_class.shape

@@ -88,7 +88,7 @@ def join_witnesses(train: AbstractExamples, trusted: TrustedRows, num_epochs: in
     is_known = given_M >= 0
     num_wrong = int((given_M[is_known] != truth_M[is_known]).sum())
     is_enough = int(is_known.sum()) >= min(_ENOUGH_KNOWN, len(given_M)) and num_wrong >= _FEWEST_WRONG
-    is_all = len(trusted.train_rows[trusted.train_rows >= 0].unique()) == num_train
+    is_all = len(torch.unique(trusted.train_rows[trusted.train_rows >= 0])) == num_train
     if is_enough or num_epochs < 2 or is_all:
         chosen_M, planted_M = is_known, torch.zeros_like(is_known)
     else:

@@ -217,7 +217,13 @@ def _make_previews(job_id: str, attempt: int, rows: pa.Table) -> list[PreviewTab
 
 
 def _make_influence() -> dict[str, Any]:
-    return {"example_id": "trusted-5", "label": "<i>ham</i>", "strength": 1.0, "text": "a trusted message", "image": None}
+    return {
+        "example_id": "trusted-5",
+        "label": "<i>ham</i>",
+        "strength": 1.0,
+        "text": "a trusted message",
+        "image": None,
+    }
 
 
 def _summarise(rows: pa.Table, num_kept: int) -> dict[str, Any]:

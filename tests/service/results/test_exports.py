@@ -267,7 +267,9 @@ def test_the_report_escapes_and_loads_nothing(client: TestClient, job_id: str) -
 def test_croissant_describes_every_column(client: TestClient, job_id: str) -> None:
     croissant = json.loads(_get(client, job_id, "bundle/croissant.json").content)
     assert croissant["conformsTo"] == "http://mlcommons.org/croissant/1.0"
-    assert [field["name"] for field in croissant["recordSet"][0]["field"]] == rows_schema(pa.string(), pa.string()).names
+    assert [field["name"] for field in croissant["recordSet"][0]["field"]] == rows_schema(
+        pa.string(), pa.string()
+    ).names
     files = {entry["@id"]: entry["sha256"] for entry in croissant["distribution"]}
     rows = _get(client, job_id, "bundle/rows.parquet").content
     assert files["rows.parquet"] == hashlib.sha256(rows).hexdigest()
