@@ -38,8 +38,8 @@ def _rows(
         ({"selection": {"keep_fraction": 1.5}}, "selection.keep_fraction is 1.5; wanted more than 0 and at most 1."),
         ({"model": {"name": "resnet81"}}, "Did you mean 'resnet18'?"),
         ({"method": {"name": "samma"}}, "Did you mean 'sama'?"),
-        ({"task": "relabel"}, "not available in this version"),
-        ({"method": {"name": "grand"}}, "not available in this version"),
+        ({"dataset": {"uri": "s3://bucket/data.csv"}}, "not available in this version"),
+        ({"method": {"name": "trusted-model"}, "meta": {"self": True}}, "trusted-model"),
         ({"colour": "red"}, "colour"),
     ],
 )
