@@ -43,7 +43,7 @@ test:
   split: {{column: split, value: test}}
 task: prune
 selection: {{keep_fraction: {KEEP_FRACTION}}}
-evaluation: {{arms: [full, curated, random], seeds: 3}}
+evaluation: {{seeds: 3}}
 labels: {{demo: digits}}
 """
 
