@@ -67,7 +67,8 @@ def make_dataset(path: Path, column: str) -> dict[str, object]:
 def test_a_sequence_classifier_is_trained_and_its_tokens_are_its_own(
     database: Database, settings: Settings, bert: Path, tmp_path: Path
 ) -> None:
-    texts: list[object] = [f"{('good', 'bad')[row % 2]} day" + " fine" * (row % 4) for row in range(36)]
+    tails = [[WORDS[2 + row // 3**place % 3] for place in range(4)] for row in range(36)]  # no two alike
+    texts: list[object] = [" ".join([("good", "bad")[row % 2], *tail]) for row, tail in enumerate(tails)]
     path = write_examples(tmp_path / "texts.parquet", "text", texts)
     document = make_document(
         path,
