@@ -10,6 +10,8 @@ BIN := $(VENV)/bin
 PACKAGES := sama_bundle sama_core service worker migrations
 # One make test may be told what to run: make test TESTS=tests/sama_core
 TESTS ?= tests
+# Files of tests are dealt out to so many processes; each starts servers of its own.
+TEST_PROCESSES ?= 2
 DEMO_OUT ?= demo-out
 
 .PHONY: help demo test check format bench serve servers kill-test clean
@@ -21,7 +23,7 @@ demo: $(VENV)/.installed ## Curate scikit-learn's digits with planted label erro
 	@$(BIN)/python benchmarks/digits_demo.py --out $(DEMO_OUT)
 
 test: $(VENV)/.installed-dev servers ## Run every test, on real SQLite, Postgres, Redis and Chromium
-	$(BIN)/pytest $(TESTS)
+	OMP_WAIT_POLICY=PASSIVE $(BIN)/pytest --numprocesses $(TEST_PROCESSES) --dist loadfile $(TESTS)
 
 check: $(VENV)/.installed-dev ## Format, lint, types, import contracts, no code written twice, file length
 	$(BIN)/ruff format --check .
