@@ -31,6 +31,7 @@ from sama_core.types import JSON, AbstractExamples, SolveCode, SolveStatus, Step
 
 FEWEST_TRUSTED = 10
 _PROJECTED = 64
+_UNTOUCHED = ("trusted", "votes")
 
 
 @dataclass
@@ -79,6 +80,13 @@ class CurationMethod(AbstractMethod[CurationState]):
 
     def __init__(self, name: str, options: CurationOptions, exchange: AbstractExchange | None = None) -> None:
         self.name, self.options = name, options
+        # the nudge trains the base network on the trusted labels: what it shows of these rows would give them away
+        self._evidence = tuple(kind for kind in options.evidence if options.nudge is None or kind in _UNTOUCHED)
+        if not self._evidence:
+            raise OptionsError(
+                f"evidence: {', '.join(options.evidence)}; wanted {' or '.join(_UNTOUCHED)} among it beside nudge, "
+                "which trains the base network on the trusted labels"
+            )
         self._reweighting = ReweightingMethod(name, options, exchange)
 
     def init(
@@ -188,7 +196,7 @@ class CurationMethod(AbstractMethod[CurationState]):
         self, state: CurationState, bilevel: BilevelState, witnesses: Witnesses, facts: dict[str, JSON]
     ) -> Decisions:
         seen, detector = self._detect(state, bilevel, witnesses)
-        names = self.options.evidence
+        names = self._evidence
         num_train, labels_N = witnesses.num_train, state.train.labels
         findings = seen.find(witnesses, names)
         findings.given[witnesses.planted] = -1  # these are known to be trusted as they are
@@ -219,12 +227,12 @@ class CurationMethod(AbstractMethod[CurationState]):
         assert state.ensemble is not None and state.trusted is not None and state.meta is not None
         folds_M = self._build_ensemble(state).assign(state.trusted)
         seen = state.seen = observe(bilevel, witnesses, folds_M, state.ensemble.memory)
-        findings = seen.find(witnesses, self.options.evidence)
+        findings = seen.find(witnesses, self._evidence)
         truth_W = state.meta.labels[witnesses.trusted]
         return seen, fit_detector(findings.take(witnesses.rows), truth_W)
 
     def _describe_detector(self, detector: Detector, witnesses: Witnesses, seen: Observations) -> dict[str, JSON]:
-        names = [name for name in self.options.evidence if name in seen.by_class]
+        names = [name for name in self._evidence if name in seen.by_class]
         return {
             "num_witnesses": len(witnesses.rows),
             "num_planted": len(witnesses.planted),

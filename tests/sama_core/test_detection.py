@@ -374,3 +374,12 @@ def test_sources_of_training_examples_stay_apart_from_those_of_the_witnesses() -
     assert np.isfinite(decisions.weight).all()
     checkpoints = state.bilevel.checkpoints[:, :96]
     assert all(len(row.unique()) == 2 for row in checkpoints), "one learned weight a source"
+
+
+def test_beside_the_nudge_nothing_of_the_base_network_is_evidence() -> None:
+    _, _, decisions = run(make_known(), replace(SHORT, nudge=0.01))
+    detector = decisions.facts["detector"]
+    assert isinstance(detector, dict)
+    assert list(detector["trust"]) == ["trusted"]
+    with pytest.raises(OptionsError, match="evidence: dynamics; wanted trusted or votes among it beside nudge"):
+        CurationMethod("sama", replace(SHORT, nudge=0.01, evidence=("dynamics",)))
