@@ -8,16 +8,6 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor
 
-FEATURE_NAMES = (
-    "loss",
-    "margin",
-    "disagreement",
-    "average_p_given",
-    "spread",
-    "forgotten",
-    "trusted_p_given",
-    "trusted_margin",
-)
 TRUSTED_FEATURES = ("trusted_p_given", "trusted_margin")
 _DECAY = 0.98
 _LIMIT = 4.0
@@ -43,7 +33,7 @@ class FeatureMemory:
 
     Args:
         num_examples: N.
-        names: the features to keep, F of them, in the order of ``FEATURE_NAMES``.
+        names: the features to keep, F of them, some of ``sama_core.options.FeatureName``.
         device: where the memory lives; N x F float32.
     """
 

@@ -30,7 +30,7 @@ class ExampleMemory:
         network: the live network.
         labels: (N,) given labels, on the CPU.
         num_classes: C.
-        names: features to keep, some of ``FEATURE_NAMES``.
+        names: features to keep, some of ``sama_core.options.FeatureName``.
         ema_decay: of the moving average, per base step.
         precision: of its forward passes.
         exchange: the processes that share the solve; all remember every example.
