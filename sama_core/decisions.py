@@ -102,8 +102,8 @@ def decide_from_detection(
     - ``weight``: the learned weight, mean over the checkpoints, times the probability of the given label; 0 where
       another class is likelier, since any weight on the given label teaches the wrong thing there. Mean 1.
       ``weight_std``: the spread of the learned part.
-    - ``score``: the probability of the given label. (Times the learned weight it ranked wrong labels worse on every
-      data set tried.)
+    - ``score``: the probability of the given label. (Times the learned weight it ranked wrong labels better on
+      none of five data sets, and on one far worse.)
 
     Shapes: labels (N,), probabilities (N, C) of each class to be the true label, checkpoints (K, N), NaN where an
     example was not seen yet.
