@@ -178,7 +178,8 @@ def _check_meta(draft: Draft) -> Iterator[Problem]:
     method = draft.find_text("method.name") or "sama"
     task = draft.find_text("task") or "reweight"
     needs_meta = method not in META_FREE_BASELINES
-    wanted = f"one of {list_names(f'meta.{source}' for source in META_SOURCES)}"
+    sources = [source for source in META_SOURCES if source != "self" or method not in TRUSTING_BASELINES]
+    wanted = f"one of {list_names(f'meta.{source}' for source in sources)}"
     if draft.find("meta") is None and needs_meta:
         baselines = list_names(META_FREE_BASELINES)
         why = f"meta is missing: method {method!r} needs it; wanted {wanted}. Method {baselines} needs none."

@@ -114,7 +114,7 @@ def test_null_counts_as_not_given() -> None:
             "meta.self",
             "trusts no example, but method 'trusted-model' trains on trusted ones; wanted meta.split, meta.uri or",
         ),
-        ({"method__name": "recalibrated", "meta": None}, "meta", "method 'recalibrated' needs it; wanted one of"),
+        ({"method__name": "recalibrated", "meta": None}, "meta", "meta.split, meta.uri or meta.fraction. Method"),
         ({"method__name": "dual", "training__epochs": 1}, "training.epochs", "is 1, but method 'dual' sees how"),
         ({"task": "relabl"}, "task", "is 'relabl'; available: reweight, relabel or prune. Did you mean 'relabel'?"),
         (
