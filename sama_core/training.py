@@ -81,8 +81,9 @@ class PlainTrainer:
             examples: all examples, N.
             device: where to compute.
             rows: row numbers to train on; None takes all.
-            weights: (N,) loss multipliers, 0 or more, for **all** examples; scaled to mean 1 over ``rows``.
-            num_steps: steps in all; None takes ``options.epochs`` passes over ``rows``.
+            weights: (N,) loss multipliers, 0 or more, for **all** examples; scaled to mean 1 over ``rows``. A row of
+                weight 0 is in no batch, where it would take the place of one that teaches something.
+            num_steps: steps in all; None takes ``options.epochs`` passes over the rows that count.
 
         Raises:
             ExamplesError: bad labels, rows outside 0..N-1, or no rows.
@@ -95,7 +96,11 @@ class PlainTrainer:
         if rows is not None and len(rows) and not 0 <= int(rows.min()) <= int(rows.max()) < len(examples):
             seen = f"{int(rows.min())}..{int(rows.max())}"
             raise ExamplesError(f"rows: {seen}; wanted row numbers from 0 to {len(examples) - 1}")
-        base = BaseLevel(network, examples, self.options, place, rows=rows, num_steps=num_steps)
+        chosen = torch.arange(len(examples)) if rows is None else rows.to(torch.int64).cpu()
+        if weights is not None:
+            check_weights(weights, chosen, len(examples))
+            chosen = chosen[weights.detach().cpu()[chosen] > 0]
+        base = BaseLevel(network, examples, self.options, place, rows=chosen, num_steps=num_steps)
         return TrainingState(base, scale_weights(weights, base.rows, len(examples)).to(place))
 
     def step(self, state: TrainingState, watch: Watch | None = None) -> StepReport:
@@ -132,11 +137,25 @@ class PlainTrainer:
         return {**origin, "num_rows": len(base.rows)}
 
 
-def scale_weights(weights: Tensor | None, rows: Tensor, num_examples: int) -> Tensor:
-    """Return float32 weights (N,) with mean 1 over ``rows``; None gives 1 everywhere.
+def check_weights(weights: Tensor, rows: Tensor, num_examples: int) -> None:
+    """Refuse weights that no training on ``rows`` can use.
 
     Raises:
-        OptionsError: another length, a negative or non-finite weight, or nothing but zeros.
+        OptionsError: another length than ``num_examples``, or over ``rows`` a negative or non-finite weight, or
+            nothing but zeros.
+
+    Example:
+        >>> check_weights(torch.tensor([1.0, 0.0]), torch.tensor([0, 1]), 2)
+    """
+    if weights.shape != (num_examples,):
+        raise OptionsError(f"weights: shape {tuple(weights.shape)}; wanted ({num_examples},)")
+    used = weights.detach().cpu().double()[rows]
+    if len(used) and (not bool(torch.isfinite(used).all()) or bool((used < 0).any()) or float(used.sum()) == 0):
+        raise OptionsError("weights: negative, not finite or all 0; wanted finite numbers of 0 or more")
+
+
+def scale_weights(weights: Tensor | None, rows: Tensor, num_examples: int) -> Tensor:
+    """Return float32 weights (N,) with mean 1 over ``rows``; None gives 1 everywhere.
 
     Example:
         >>> scale_weights(torch.tensor([1.0, 3.0, 9.0]), torch.tensor([0, 1]), 3)
@@ -144,13 +163,8 @@ def scale_weights(weights: Tensor | None, rows: Tensor, num_examples: int) -> Te
     """
     if weights is None:
         return torch.ones(num_examples)
-    if weights.shape != (num_examples,):
-        raise OptionsError(f"weights: shape {tuple(weights.shape)}; wanted ({num_examples},)")
     weights_N = weights.detach().cpu().double()
-    used = weights_N[rows]
-    if not bool(torch.isfinite(used).all()) or bool((used < 0).any()) or float(used.sum()) == 0:
-        raise OptionsError("weights: negative, not finite or all 0; wanted finite numbers of 0 or more")
-    return (weights_N / used.mean()).float()
+    return (weights_N / weights_N[rows].mean()).float()
 
 
 def fit(

@@ -134,10 +134,10 @@ def _trust(prepared: PreparedSet, labels: NDArray[np.int64]) -> NDArray[np.int64
 
 
 def _weigh(decisions: Decisions, prepared: PreparedSet, judged: NDArray[np.bool_]) -> NDArray[np.float32]:
-    """Return weights (P,): learned ones with mean 1 over the rows that are judged, 1 for trusted rows."""
+    """Return weights (P,): learned ones with mean 1 over the judged rows that count, 1 for trusted rows."""
     weights = np.ones(len(prepared.gold), dtype=np.float32)
     learned = decisions.weight[judged].astype(np.float64)
-    weights[prepared.train_rows[judged]] = (learned / learned.mean()).astype(np.float32)
+    weights[prepared.train_rows[judged]] = (learned / learned[learned > 0].mean()).astype(np.float32)
     return weights
 
 

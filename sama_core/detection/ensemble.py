@@ -1,6 +1,6 @@
 """Small networks trained on the trusted examples alone, cross-fitted, at a fraction of one training's cost.
 
-Shape suffixes: N training examples, M trusted ones, C classes.
+Shape suffixes: N training examples, M trusted ones, C classes, K folds.
 """
 
 from dataclasses import replace
@@ -11,13 +11,17 @@ from torch import Tensor, nn
 from sama_core.decisions import Decisions
 from sama_core.options import CurationOptions
 from sama_core.scores.given import decide_by_probabilities
+from sama_core.scores.self_training import find_surest
 from sama_core.scores.trainings import AbstractTrainings, Lesson, TrainingsState, predict_probabilities
 from sama_core.scores.trusted_rows import TrustedRows, read_trusted
 from sama_core.types import AbstractExamples
+from sama_core.views import JoinedExamples, RelabelledExamples
 
 NUM_FOLDS = 3
+NUM_ROUNDS = 3
+ENOUGH_RIGHT = 0.85
 _LARGEST_BATCH = 32
-_FEWEST_STEPS = 40
+_FEWEST_STEPS, _FEWEST_OF_ROUND = 40, 80
 _LEAST = 1e-6
 
 
@@ -27,6 +31,14 @@ class TrustedEnsemble(AbstractTrainings):
     A trusted example, and a training example that is the same one, is judged by the network trained without it; every
     other example by the geometric mean of the three. Together they take 15% of the steps of the training on all the
     data, with batches of at most 32, but at least 40 steps each.
+
+    Where they are right about at least 85% of the trusted examples that they did not see, each is followed by three
+    rounds of self-training, a new network a round: on its own trusted examples and on the training examples of which
+    the network before was surest, each under the class that it predicted, of every predicted class the surest quarter,
+    half and three quarters. The given labels are never trained on. The last networks then judge in the place of the
+    first. All rounds together take the same 15% again, but at least 80 steps each (as many as the
+    training on all the data, where that has fewer). Below 85% the predictions teach
+    errors: self-training changed nothing or did harm.
 
     Args:
         options: of the training on all the data.
@@ -40,38 +52,83 @@ class TrustedEnsemble(AbstractTrainings):
         self._num_steps = num_steps
 
     def plan(self, train: AbstractExamples, meta: AbstractExamples | None) -> list[int]:
-        """Return the steps of each training."""
-        num_folds = int(self.assign(read_trusted(train, meta, self.name)).max()) + 1
-        length = max(_FEWEST_STEPS, int(self._num_steps * self.options.trusted_share / num_folds))
-        return [length] * num_folds
+        """Return the steps of each training on trusted examples alone."""
+        num_folds = self._count_folds(read_trusted(train, meta, self.name))
+        return [max(_FEWEST_STEPS, self._share_out(num_folds))] * num_folds
+
+    def go_on(self, state: TrainingsState) -> list[int]:
+        """Return the steps of each round of self-training, the rounds of one fold after those of another."""
+        if not int(state.memory["goes_on"]):
+            return []
+        num_rounds = NUM_ROUNDS * state.num_planned
+        return [max(min(_FEWEST_OF_ROUND, self._num_steps), self._share_out(num_rounds))] * num_rounds
+
+    def _share_out(self, num_trainings: int) -> int:
+        return int(self._num_steps * self.options.trusted_share / num_trainings)
 
     def allocate(self, train: AbstractExamples, meta: AbstractExamples | None) -> dict[str, Tensor]:
-        """Return the log-probabilities of the training, the trusted and the unlabelled examples, to be filled in."""
+        """Return log-probabilities of the training, the trusted and the unlabelled examples, to be filled in.
+
+        And what the last network of each fold predicted of the training examples, and how sure it was, (K, N) each.
+        """
         assert meta is not None
-        num_classes = train.num_classes
+        num_classes, num_folds = train.num_classes, self._count_folds(read_trusted(train, meta, self.name))
         sizes = {"train": len(train), "trusted": len(meta)}
         if train.unlabelled is not None:
             sizes["unlabelled"] = len(train.unlabelled)
-        return {name: torch.zeros(size, num_classes) for name, size in sizes.items()}
+        return {
+            **{name: torch.zeros(size, num_classes) for name, size in sizes.items()},
+            "predicted": torch.zeros(num_folds, len(train), dtype=torch.int64),
+            "confidence": torch.zeros(num_folds, len(train)),
+            "goes_on": torch.tensor(0),
+        }
 
     def choose(self, state: TrainingsState) -> Lesson:
-        """Return the trusted examples of all folds but one."""
+        """Return the trusted examples of all folds but one; in the rounds with the surest training examples."""
         trusted = read_trusted(state.train, state.meta, self.name)
-        return Lesson(trusted.examples, torch.nonzero(self.assign(trusted) != state.number).flatten())
+        fold, number = _locate(state)
+        taught = torch.nonzero(self.assign(trusted) != fold).flatten()
+        if number == 0:
+            return Lesson(trusted.examples, taught)
+        predicted_N = state.memory["predicted"][fold].clone()
+        sure_N = find_surest(state.memory["confidence"][fold], predicted_N, number / (NUM_ROUNDS + 1))
+        own_rows = trusted.train_rows[taught]
+        sure_N[own_rows[own_rows >= 0]] = False
+        examples = JoinedExamples(RelabelledExamples(state.train, predicted_N), trusted.examples)
+        return Lesson(examples, torch.cat([torch.nonzero(sure_N).flatten(), taught + len(state.train)]))
 
     def conclude(self, state: TrainingsState, network: nn.Module) -> None:
-        """Add what the network says of the training examples; note what it says of the fold it did not see."""
+        """Note what the network predicts; judge by it unless it is one between the first and the last of its fold."""
+        fold, number = _locate(state)
+        shares_NC = predict_probabilities(network, state.train, state.device)
+        state.memory["confidence"][fold], state.memory["predicted"][fold] = shares_NC.max(1)
+        if number in (0, NUM_ROUNDS):
+            self._judge(state, network, fold, shares_NC.clamp_min(_LEAST).log())
+        if state.number == state.num_planned - 1:
+            self._decide_to_go_on(state)
+
+    def _judge(self, state: TrainingsState, network: nn.Module, fold: int, logs: Tensor) -> None:
+        """Add what the network says of the training examples (N, C); note what it says of the fold it did not see."""
         trusted = read_trusted(state.train, state.meta, self.name)
-        folds_M = self.assign(trusted)
-        held = torch.nonzero(folds_M == state.number).flatten()
-        logs_NC = _predict(network, state.train, state.device)
+        folds_M, num_folds = self.assign(trusted), state.num_planned
+        held = torch.nonzero(folds_M == fold).flatten()
         fold_of_row_N = trusted.find_fold_of_rows(folds_M, len(state.train))
-        state.memory["train"] += torch.where((fold_of_row_N < 0).unsqueeze(1), logs_NC / len(state.lengths), 0.0)
-        own = fold_of_row_N == state.number
-        state.memory["train"][own] = logs_NC[own]
+        state.memory["train"] += torch.where((fold_of_row_N < 0).unsqueeze(1), logs / num_folds, 0.0)
+        own = fold_of_row_N == fold
+        state.memory["train"][own] = logs[own]
         state.memory["trusted"][held] = _predict(network, trusted.examples, state.device, held)
         if state.train.unlabelled is not None:
-            state.memory["unlabelled"] += _predict(network, state.train.unlabelled, state.device) / len(state.lengths)
+            state.memory["unlabelled"] += _predict(network, state.train.unlabelled, state.device) / num_folds
+
+    def _decide_to_go_on(self, state: TrainingsState) -> None:
+        """Look how often the first networks are right about what they did not see; if often, clear their judgement."""
+        assert state.meta is not None
+        right_M = state.memory["trusted"].argmax(1) == state.meta.labels
+        if float(right_M.double().mean()) >= ENOUGH_RIGHT:
+            state.memory["goes_on"].fill_(1)
+            for name in ("train", "unlabelled"):
+                if name in state.memory:
+                    state.memory[name].zero_()
 
     def decide(self, state: TrainingsState) -> Decisions:
         """Return the decisions of these networks alone."""
@@ -81,6 +138,17 @@ class TrustedEnsemble(AbstractTrainings):
     def assign(self, trusted: TrustedRows) -> Tensor:
         """Return the fold of each trusted example (M,)."""
         return trusted.assign(NUM_FOLDS, self.options.seed)
+
+    def _count_folds(self, trusted: TrustedRows) -> int:
+        return int(self.assign(trusted).max()) + 1
+
+
+def _locate(state: TrainingsState) -> tuple[int, int]:
+    """Return the fold of the training that runs, and its number among that fold's: 0 is that on trusted alone."""
+    if state.number < state.num_planned:
+        return state.number, 0
+    fold, number = divmod(state.number - state.num_planned, NUM_ROUNDS)
+    return fold, number + 1
 
 
 def _predict(

@@ -56,7 +56,7 @@ class SelfTraining(AbstractTrainings):
         if number == 0:
             return Lesson(trusted.examples, taught)
         predicted_NC = state.memory[str(chain)]
-        sure = find_surest(predicted_NC, number / (NUM_ROUNDS + 1))
+        sure = find_surest(*predicted_NC.max(dim=1), number / (NUM_ROUNDS + 1))
         own_rows = trusted.train_rows[taught]
         sure[own_rows[own_rows >= 0]] = False
         examples = JoinedExamples(RelabelledExamples(state.train, predicted_NC.argmax(1)), trusted.examples)
@@ -92,21 +92,20 @@ def _count_chains(trusted: TrustedRows) -> int:
     return min(NUM_CHAINS, len(trusted.given)) if trusted.overlap else 1
 
 
-def find_surest(probabilities: Tensor, share: float) -> Tensor:
+def find_surest(confidence: Tensor, predicted: Tensor, share: float) -> Tensor:
     """Return which examples are among the surest ``share`` of their predicted class, bool (N,).
 
-    Shapes: probabilities (N, C). At least one example of each class that is predicted at all.
+    Shapes: confidence (N,), predicted int64 (N,). At least one example of each class that is predicted at all.
 
     Example:
-        >>> find_surest(torch.tensor([[0.9, 0.1], [0.6, 0.4], [0.2, 0.8]]), 0.5)
+        >>> find_surest(torch.tensor([0.9, 0.6, 0.8]), torch.tensor([0, 0, 1]), 0.5)
         tensor([ True, False,  True])
     """
-    confidence_N, predicted_N = probabilities.max(dim=1)
-    order_N = torch.argsort(confidence_N, descending=True, stable=True)
-    by_class_N = order_N[torch.argsort(predicted_N[order_N], stable=True)]
-    sizes_C = torch.bincount(predicted_N, minlength=probabilities.shape[1])
+    order_N = torch.argsort(confidence, descending=True, stable=True)
+    by_class_N = order_N[torch.argsort(predicted[order_N], stable=True)]
+    sizes_C = torch.bincount(predicted)
     starts_C = sizes_C.cumsum(0) - sizes_C
-    place_N = torch.empty_like(predicted_N)
-    place_N[by_class_N] = torch.arange(len(predicted_N)) - starts_C[predicted_N[by_class_N]]
-    sure_N: Tensor = place_N < (sizes_C[predicted_N] * share).ceil().clamp_min(1.0)
+    place_N = torch.empty_like(predicted)
+    place_N[by_class_N] = torch.arange(len(predicted)) - starts_C[predicted[by_class_N]]
+    sure_N: Tensor = place_N < (sizes_C[predicted] * share).ceil().clamp_min(1.0)
     return sure_N

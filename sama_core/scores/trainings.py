@@ -38,8 +38,9 @@ class TrainingsState:
         train: the curated examples.
         meta: the trusted examples.
         device: where to compute.
-        lengths: steps of each training.
+        lengths: steps of each training; those of trainings that may follow the planned ones come when these are done.
         memory: what the finished trainings leave, by name, on the CPU.
+        num_planned: trainings that are done in any case.
         number: the training that runs; ``len(lengths)`` after the last.
         training: its state; None after the last.
     """
@@ -50,6 +51,7 @@ class TrainingsState:
     device: torch.device
     lengths: list[int]
     memory: dict[str, Tensor]
+    num_planned: int
     number: int = 0
     training: TrainingState | None = None
 
@@ -82,6 +84,10 @@ class AbstractTrainings(AbstractMethod[TrainingsState]):
     def plan(self, train: AbstractExamples, meta: AbstractExamples | None) -> list[int]:
         """Return the steps of each training, at least one training, after checking that these data will do."""
 
+    def go_on(self, state: TrainingsState) -> list[int]:  # noqa: ARG002 - for those that override it
+        """Return the steps of the trainings that follow the planned ones, by the memory that these left; none here."""
+        return []
+
     @abstractmethod
     def allocate(self, train: AbstractExamples, meta: AbstractExamples | None) -> dict[str, Tensor]:
         """Return the memory before the first training."""
@@ -108,7 +114,8 @@ class AbstractTrainings(AbstractMethod[TrainingsState]):
         """Return the state before the first step of the first training."""
         check_examples(train, "train")
         lengths = self.plan(train, meta)
-        state = TrainingsState(network, train, meta, torch.device(device), lengths, self.allocate(train, meta))
+        memory = self.allocate(train, meta)
+        state = TrainingsState(network, train, meta, torch.device(device), lengths, memory, len(lengths))
         self._begin(state)
         return state
 
@@ -160,6 +167,8 @@ class AbstractTrainings(AbstractMethod[TrainingsState]):
     def _begin(self, state: TrainingsState) -> None:
         """Start training ``state.number``, or none after the last."""
         state.training = None
+        if state.num_planned <= state.number and state.num_planned == len(state.lengths):
+            state.lengths = [*state.lengths, *self.go_on(state)]
         if state.number < len(state.lengths):
             lesson, length = self.choose(state), state.lengths[state.number]
             state.training = self._trainer.init(
@@ -180,10 +189,11 @@ class AbstractTrainings(AbstractMethod[TrainingsState]):
 
     def describe(self, state: TrainingsState) -> dict[str, JSON]:
         """Return what a checkpoint of this state belongs to."""
-        origin = describe_origin(self.name, self.options, state.train, state.num_steps)
+        num_steps = sum(state.lengths[: state.num_planned])
+        origin = describe_origin(self.name, self.options, state.train, num_steps)
         if state.meta is None:
             return origin
-        return {**origin, "meta": describe_origin(self.name, self.options, state.meta, state.num_steps)}
+        return {**origin, "meta": describe_origin(self.name, self.options, state.meta, num_steps)}
 
 
 def predict_probabilities(

@@ -126,10 +126,12 @@ def test_heads_do_not_depend_on_the_scale_of_the_vectors() -> None:
     assert torch.allclose(left, right, atol=1e-3)
 
 
+@pytest.mark.parametrize("goes_on", [True, False])
 @pytest.mark.parametrize("inside", [True, False])
 def test_the_ensemble_says_nothing_of_an_example_whose_label_it_saw(
-    inside: bool, monkeypatch: pytest.MonkeyPatch
+    inside: bool, goes_on: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("sama_core.detection.ensemble.ENOUGH_RIGHT", 0.0 if goes_on else 2.0)
     folds = torch.arange(24) % 3  # else another label means other folds for all
     monkeypatch.setattr(TrustedEnsemble, "assign", lambda self, trusted: folds)
     noisy = make_known() if inside else make_separate()
@@ -140,7 +142,7 @@ def test_the_ensemble_says_nothing_of_an_example_whose_label_it_saw(
         ensemble = TrustedEnsemble(SHORT, 10)
         state = ensemble.init(build_layers(), noisy.train, meta)
         go_on(ensemble, state)
-        assert state.lengths == [40, 40, 40]
+        assert state.lengths == [40] * 3 + [10] * 9 * goes_on
         return state.memory
 
     flipped = noisy.meta.labels.clone()
@@ -155,6 +157,35 @@ def test_the_ensemble_says_nothing_of_an_example_whose_label_it_saw(
         wanted[noisy.meta.train_rows[same_fold]] = True
         assert torch.equal(before["train"][noisy.meta.train_rows], before["trusted"])
     assert torch.equal(unmoved, wanted)
+
+
+def test_the_ensemble_trains_itself_on_where_it_is_mostly_right() -> None:
+    noisy = make_separate()
+    right = TrustedEnsemble(replace(SHORT, lr=0.02), 400)
+    state = right.init(build_layers(), noisy.train, noisy.meta)
+    go_on(right, state)
+    assert state.lengths == [40] * 3 + [80] * 9
+    shuffled = noisy.meta.labels[torch.randperm(len(noisy.meta), generator=torch.Generator().manual_seed(1))]
+    lost = right.init(build_layers(), noisy.train, TensorExamples(noisy.meta.inputs, shuffled, NUM_CLASSES))
+    go_on(right, lost)
+    assert lost.lengths == [40] * 3
+
+
+@pytest.mark.parametrize("stop", [119, 120, 121, 205, 839])
+def test_the_rounds_of_self_training_resume_bit_equal(stop: int) -> None:
+    noisy = make_known()
+    ensemble = TrustedEnsemble(replace(SHORT, lr=0.02), 400)
+    whole, broken = (ensemble.init(build_layers(), noisy.train, noisy.meta) for _ in range(2))
+    go_on(ensemble, whole)
+    assert whole.num_steps == 840, "else nothing goes on here"
+    for _ in range(stop):
+        ensemble.step(broken)
+    resumed = ensemble.init(build_layers(), noisy.train, noisy.meta)
+    ensemble.restore(resumed, *ensemble.export(broken))
+    assert resumed.num_done == stop
+    go_on(ensemble, resumed)
+    for name, values in whole.memory.items():
+        assert torch.equal(resumed.memory[name], values), name
 
 
 def test_the_ensemble_takes_its_share_of_the_steps_in_small_batches() -> None:

@@ -19,6 +19,7 @@ from sama_core.scores.gradient_norms import (
     measure_gradient_norms,
 )
 from sama_core.types import Inputs
+from tests.sama_core.detection_scene import measure_auroc
 from tests.sama_core.problems import build_examples, build_small_network
 from worker.models.bag import BagClassifier
 from worker.models.convolutions import build_cnn
@@ -200,9 +201,3 @@ def test_hard_examples_are_kept_and_look_noisy(name: str) -> None:
     assert (np.diff(decisions.noise_score[order]) >= -1e-6).all()
     wrong = (train.labels != clean.labels).numpy()
     assert measure_auroc(decisions.noise_score, wrong) > (0.75 if name == "dual" else 0.9)
-
-
-def measure_auroc(values: np.ndarray[Any, Any], positive: np.ndarray[Any, Any]) -> float:
-    """Return the chance that a positive has the higher value, ties half."""
-    above = values[positive][:, None] - values[~positive][None, :]
-    return float((above > 0).mean() + 0.5 * (above == 0).mean())

@@ -1,7 +1,6 @@
 """The baselines that train several times: what they learn from, find, refuse, and never see."""
 
 import importlib.util
-from typing import Any
 
 import numpy as np
 import pytest
@@ -20,16 +19,12 @@ from sama_core.scores.trainings import Lesson
 from sama_core.scores.trusted_rows import read_trusted
 from sama_core.types import TensorExamples
 from sama_core.views import JoinedExamples, RelabelledExamples
+from tests.sama_core.detection_scene import measure_auroc
 from tests.sama_core.problems import build_examples, build_small_network
 
 OPTIONS = CurationOptions(epochs=6, batch_size=16, lr=0.01)
 TRUSTING = ("trusted-model", "recalibrated", "self-training", "confident-learning-trusted")
 SEVERAL = (*TRUSTING, "confident-learning")
-
-
-def measure_auroc(values: Any, positive: Any) -> float:
-    above = values[positive][:, None] - values[~positive][None, :]
-    return float((above > 0).mean() + 0.5 * (above == 0).mean())
 
 
 def plant(num_rows: int, share: float) -> tuple[TensorExamples, Tensor]:
@@ -253,8 +248,8 @@ def test_the_surest_are_taken_class_by_class() -> None:
     confidence = torch.tensor([0.9, 0.8, 0.7, 0.6, 0.95])
     probabilities = torch.stack([confidence, 1 - confidence], dim=1)
     probabilities[4] = probabilities[4].flip(0)
-    assert find_surest(probabilities, 0.5).tolist() == [True, True, False, False, True]
-    assert find_surest(probabilities, 1.0).all()
+    assert find_surest(*probabilities.max(1), 0.5).tolist() == [True, True, False, False, True]
+    assert find_surest(*probabilities.max(1), 1.0).all()
 
 
 def test_joined_examples_keep_their_order_and_pad() -> None:

@@ -41,6 +41,20 @@ def test_weight_zero_removes_an_example_from_the_gradient() -> None:
     assert torch.equal(left[0].weight, right[0].weight)
 
 
+def test_rows_of_weight_zero_take_nobodys_place_in_a_batch() -> None:
+    weights = torch.arange(48) % 2 * 1.0
+    trainer, seen = PlainTrainer(OPTIONS), set()
+    state = trainer.init(build_small_network(), build_examples(), weights=weights)
+    while not trainer.is_done(state):
+        trainer.step(state, lambda batch, logits: seen.update(batch.rows.tolist()))
+    assert seen == set(range(1, 48, 2))
+    half = torch.arange(1, 48, 2)
+    chosen = fit(build_small_network(), build_examples(), OPTIONS, rows=half)[0]
+    assert all(
+        torch.equal(left, right) for left, right in zip(state.network.parameters(), chosen.parameters(), strict=True)
+    )
+
+
 def test_scale_of_the_weights_does_not_matter() -> None:
     weights = torch.rand(48) + 0.5
     left = fit(build_small_network(), build_examples(), OPTIONS, weights=weights)[0]

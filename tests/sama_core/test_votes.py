@@ -12,6 +12,7 @@ from sama_core.errors import ExamplesError
 from sama_core.options import CurationOptions
 from sama_core.types import TensorExamples, check_examples
 from sama_core.views import JoinedExamples, RelabelledExamples, SubsetExamples
+from tests.sama_core.detection_scene import measure_auroc
 
 OPTIONS = CurationOptions(epochs=4, batch_size=16, lr=0.01, warmup_steps=2, unroll_steps=4)
 UNIFORM = pytest.approx([1 / 3] * 3)
@@ -141,10 +142,6 @@ def curate(
     while not method.is_done(state):
         method.step(state)
     return method, state
-
-
-def measure_auroc(doubt: Tensor, wrong: Tensor) -> float:
-    return float((doubt[wrong][:, None] > doubt[~wrong][None, :]).double().mean())
 
 
 def test_votes_help_to_find_wrong_labels_and_stand_in_the_evidence() -> None:

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+import pytest
 from sqlalchemy import select
 
 from service.attempts.repository import AttemptRepository
@@ -19,6 +20,9 @@ from service.results.tables import ChunkTable, PreviewTable, ResultTable
 from service.settings import Settings
 from worker.attempt import run_attempt
 from worker.stop import StopFlag
+
+# What does not touch the database differently is looked at on one of the two kinds alone.
+sqlite_alone = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
 
 NUM_TRAIN, NUM_META, NUM_TEST = 120, 24, 40
 

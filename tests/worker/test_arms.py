@@ -97,6 +97,16 @@ def test_curated_and_meta_is_the_kept_rows_by_weight_and_each_trusted_row_like_a
     assert replace(plan, weight=None).make("curated-and-meta", 1).weights is None
 
 
+def test_rows_of_weight_zero_are_counted_and_do_not_lower_the_weight_of_trusted_ones() -> None:
+    weight = np.ones(NUM_ROWS, dtype=np.float32)
+    weight[:6] = 0
+    plan = replace(make_plan(trusted=TRUSTED), weight=weight)
+    curated, joined = plan.make("curated", 1), plan.make("curated-and-meta", 1)
+    assert curated.trained_on == "the 30 kept rows, with their learned weights (6 of them 0: in no batch)"
+    assert joined.weights is not None
+    assert joined.weights[[40, 52]].tolist() == [1.0, 1.0]
+
+
 def test_curated_arms_train_on_corrected_labels_and_on_rows_labelled_for_the_first_time() -> None:
     corrected = np.concatenate([GIVEN, [1, 0]])
     corrected[5] = (GIVEN[5] + 1) % 3

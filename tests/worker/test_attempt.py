@@ -32,6 +32,7 @@ from tests.worker.jobs import (
     release,
     run_claimed,
     run_to_end,
+    sqlite_alone,
     write_points,
 )
 from worker.exits import DONE, FAILED, STALE, STOPPED
@@ -39,9 +40,6 @@ from worker.stop import StopFlag
 
 NUM_STEPS = 3 * 6
 NUM_CURATION_STEPS = 3 * 40 + 3 * 8  # on the trusted rows alone, then on all, the trusted among them
-
-# What does not touch the database differently is looked at on one of the two kinds alone.
-sqlite_alone = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
 
 
 class CountingStop(StopFlag):

@@ -23,6 +23,7 @@ from tests.worker.jobs import (
     release,
     run_claimed,
     run_to_end,
+    sqlite_alone,
     write_points,
 )
 from tests.worker.test_attempt import CountingStop
@@ -30,8 +31,6 @@ from worker.exits import DONE, STOPPED
 
 ARMS = ("full", "curated", "random", "loss", "meta", "full-and-meta", "curated-and-meta")
 NUM_STEPS = 3 * 6
-
-sqlite_alone = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
 
 
 @pytest.fixture

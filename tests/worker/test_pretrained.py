@@ -13,7 +13,7 @@ from PIL import Image
 from service.db.engine import Database
 from service.errors import ServiceError
 from service.settings import Settings
-from tests.worker.jobs import make_document, read_result, read_rows, run_to_end
+from tests.worker.jobs import make_document, read_result, read_rows, run_to_end, sqlite_alone
 from worker.models.pretrained import (
     build_sequence_classifier,
     check_folder,
@@ -23,7 +23,6 @@ from worker.models.pretrained import (
 
 transformers = pytest.importorskip("transformers")
 
-sqlite_alone = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
 WORDS = ["good", "bad", "fine", "poor", "day"]
 TINY = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16}
 TRAINING = {"epochs": 1, "batch_size": 8}

@@ -25,6 +25,7 @@ from tests.worker.jobs import (
     release,
     run_claimed,
     run_to_end,
+    sqlite_alone,
     write_points,
 )
 from worker.data.arrays import ArrayFolder
@@ -33,8 +34,6 @@ from worker.data.tabular import TabularEncoder
 from worker.data.unlabelled import encode_unlabelled
 from worker.exits import DONE, STOPPED
 from worker.stop import StopFlag
-
-sqlite_alone = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
 
 
 @pytest.fixture

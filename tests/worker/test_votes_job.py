@@ -22,6 +22,7 @@ from tests.worker.jobs import (
     release,
     run_claimed,
     run_to_end,
+    sqlite_alone,
     write_points,
 )
 from worker.exits import DONE, STOPPED
@@ -29,8 +30,6 @@ from worker.stop import StopFlag
 
 NUM_UNLABELLED = 9
 SETTLED = "the ranking settled after epoch "
-
-sqlite_alone = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
 
 
 def write_votes(path: Path) -> Path:

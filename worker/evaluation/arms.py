@@ -98,7 +98,14 @@ class ArmPlan:
         weights: NDArray[np.float32] | None = None,
     ) -> Arm:
         """Return an arm; labels are the given ones unless told, rows count alike unless weighted."""
-        how = "" if weights is not None else ", each counting alike"
+        num_idle = 0 if weights is None else int((weights[rows] == 0).sum())
+        how = (
+            f" ({num_idle:,} of them 0: in no batch)"
+            if num_idle
+            else ""
+            if weights is not None
+            else ", each counting alike"
+        )
         own = self._labels if labels is None else labels
         trusted = self.trusted.labels if self.trusted is not None else np.empty(0, dtype=np.int64)
         return Arm(name, rows, np.concatenate([own, trusted]), weights, f"{words}{how}")
@@ -157,7 +164,7 @@ class ArmPlan:
         return self._make("full-and-meta", rows, words=words, labels=self._set_trusted(self._labels))
 
     def _make_curated_and_meta(self, kept: NDArray[np.int64]) -> Arm:
-        """Return the kept rows and the trusted ones, each of these counting as much as the average kept row."""
+        """Return the kept rows and the trusted ones, each of these like an average one of the kept rows that count."""
         shared = self._list_shared()
         rows = np.concatenate([np.union1d(kept, shared), self._list_extra()])
         labels = self._set_trusted(self.curated)
@@ -165,10 +172,12 @@ class ArmPlan:
         words = f"the {len(kept):,} kept rows{self._count_changed(kept)} and the {num_trusted:,} trusted ones"
         if self.weight is None:
             return self._make("curated-and-meta", rows, words=words, labels=labels)
-        weights = self._spread(rows, np.full(len(rows), self.weight[kept].mean(), dtype=np.float32))
+        counting = self.weight[kept][self.weight[kept] > 0]
+        average = counting.mean() if len(counting) else 1.0
+        weights = self._spread(rows, np.full(len(rows), average, dtype=np.float32))
         own = np.setdiff1d(kept, shared)
         weights[own] = self.weight[own]
-        words = f"{words}, the former with their learned weights, the latter each like an average kept row"
+        words = f"{words}, each of the latter like an average kept row, the former with their learned weights"
         return self._make("curated-and-meta", rows, words=words, labels=labels, weights=weights)
 
     def _need_trusted(self) -> Trusted:
