@@ -58,9 +58,15 @@ class TrustedEnsemble(AbstractTrainings):
 
     def go_on(self, state: TrainingsState) -> list[int]:
         """Return the steps of each round of self-training, the rounds of one fold after those of another."""
-        if not int(state.memory["goes_on"]):
-            return []
-        num_rounds = NUM_ROUNDS * state.num_planned
+        return self._list_rounds(state.num_planned) if int(state.memory["goes_on"]) else []
+
+    def count_most_steps(self, state: TrainingsState) -> int:
+        """Return the steps of all trainings, the rounds counted as long as it is not known whether they follow."""
+        is_open = state.number < state.num_planned
+        return state.num_steps + is_open * sum(self._list_rounds(state.num_planned))
+
+    def _list_rounds(self, num_folds: int) -> list[int]:
+        num_rounds = NUM_ROUNDS * num_folds
         return [max(min(_FEWEST_OF_ROUND, self._num_steps), self._share_out(num_rounds))] * num_rounds
 
     def _share_out(self, num_trainings: int) -> int:

@@ -48,6 +48,7 @@ class CurationState:
         ensemble: the trainings on the trusted examples alone; None likewise.
         bilevel: the base training with its meta steps; None before the ensemble is trained.
         seen: what is known of the examples; None before the decisions.
+        num_steps_before: steps of the ensemble; the most it may take, before it is known whether it goes on.
     """
 
     network: nn.Module
@@ -59,11 +60,7 @@ class CurationState:
     ensemble: TrainingsState | None = None
     bilevel: BilevelState | None = None
     seen: Observations | None = None
-
-    @property
-    def num_steps_before(self) -> int:
-        """Steps of the ensemble."""
-        return 0 if self.ensemble is None else self.ensemble.num_steps
+    num_steps_before: int = 0
 
 
 class CurationMethod(AbstractMethod[CurationState]):
@@ -106,7 +103,9 @@ class CurationMethod(AbstractMethod[CurationState]):
             witnesses = join_witnesses(train, trusted, self.options.epochs)
             if len(witnesses.rows) >= FEWEST_TRUSTED:
                 state.trusted, state.witnesses = trusted, witnesses
-                state.ensemble = self._build_ensemble(state).init(network, train, meta, state.device)
+                ensemble = self._build_ensemble(state)
+                state.ensemble = ensemble.init(network, train, meta, state.device)
+                state.num_steps_before = ensemble.count_most_steps(state.ensemble)
         if state.ensemble is None:
             self._begin_solve(state)
         return state
@@ -133,17 +132,18 @@ class CurationMethod(AbstractMethod[CurationState]):
 
     def step(self, state: CurationState) -> StepReport:
         """Do one step of the ensemble, or of the base training."""
-        before = state.num_steps_before
         if state.bilevel is None:
             assert state.ensemble is not None
             ensemble = self._build_ensemble(state)
             report = ensemble.step(state.ensemble)
+            state.num_steps_before = ensemble.count_most_steps(state.ensemble)
             if report.status.code is SolveCode.FINISHED:
                 self._begin_solve(state)
             status = (
                 report.status if report.status.is_failure else SolveStatus(SolveCode.RUNNING, report.step, "running")
             )
-            return replace(report, num_steps=before + self._count_base_steps(state), status=status)
+            return replace(report, num_steps=state.num_steps_before + self._count_base_steps(state), status=status)
+        before = state.num_steps_before
         self._plant_when_due(state, state.bilevel)
         report = self._reweighting.step(state.bilevel)
         return replace(report, step=before + report.step, num_steps=before + report.num_steps)
@@ -206,7 +206,7 @@ class CurationMethod(AbstractMethod[CurationState]):
             labels_N,
             probabilities_NC,
             bilevel.checkpoints[:, :num_train],
-            facts={**facts, "detector": self._describe_detector(detector, witnesses, seen)},
+            facts={**facts, "detector": self._describe_detector(detector, state, witnesses, seen)},
         )
         by_class = {name: values[:num_train] for name, values in seen.by_class.items()}
         return describe_evidence(
@@ -231,9 +231,13 @@ class CurationMethod(AbstractMethod[CurationState]):
         truth_W = state.meta.labels[witnesses.trusted]
         return seen, fit_detector(findings.take(witnesses.rows), truth_W)
 
-    def _describe_detector(self, detector: Detector, witnesses: Witnesses, seen: Observations) -> dict[str, JSON]:
+    def _describe_detector(
+        self, detector: Detector, state: CurationState, witnesses: Witnesses, seen: Observations
+    ) -> dict[str, JSON]:
+        assert state.ensemble is not None
         names = [name for name in self._evidence if name in seen.by_class]
         return {
+            "is_self_trained": len(state.ensemble.lengths) > state.ensemble.num_planned,
             "num_witnesses": len(witnesses.rows),
             "num_planted": len(witnesses.planted),
             "trust": {name: round(float(value), 6) for name, value in zip(names, detector.trust, strict=True)},
@@ -288,6 +292,7 @@ class CurationMethod(AbstractMethod[CurationState]):
         if state.ensemble is not None:
             ensemble = self._build_ensemble(state)
             ensemble.restore(state.ensemble, take_prefix("ensemble", tensors), ensemble.describe(state.ensemble))
+            state.num_steps_before = ensemble.count_most_steps(state.ensemble)
         if state.witnesses is not None:
             restore_tensors(state.witnesses.export(), tensors, "witnesses")
         if not int(is_solving):

@@ -54,18 +54,22 @@ MAKERS: dict[str, Callable[[], Noisy]] = {
     "planted beside": make_separate,
     "planted inside": make_never_wrong,
 }
-# 96 or 120 rows in batches of 16: 6 or 8 steps an epoch; 3 x 40 steps of the ensemble before
-STOPS = {"known": (1, 57, 119, 120, 123, 150), "planted beside": (80, 120, 128, 129, 159), "planted inside": (126, 127)}
+# 96 or 120 rows in batches of 16: 6 or 8 steps an epoch. Steps of the ensemble (3 x 40 and perhaps rounds of
+# self-training), then of the base training, counted from its first.
+ENSEMBLE_STOPS = {"known": (1, 57, 119), "planted beside": (80, 125)}
+BASE_STOPS = {"known": (-1, 0, 3, 30), "planted beside": (0, 8, 9, 39), "planted inside": (6, 7)}
+STOPS = [(kind, stop, False) for kind, stops in ENSEMBLE_STOPS.items() for stop in stops]
+STOPS += [(kind, stop, True) for kind, stops in BASE_STOPS.items() for stop in stops]
 
 
-@pytest.mark.parametrize(("kind", "stop"), [(kind, stop) for kind, stops in STOPS.items() for stop in stops])
-def test_resumed_equals_uninterrupted_at_every_stage(kind: str, stop: int) -> None:
+@pytest.mark.parametrize(("kind", "stop", "is_of_base"), STOPS)
+def test_resumed_equals_uninterrupted_at_every_stage(kind: str, stop: int, is_of_base: bool) -> None:
     noisy = MAKERS[kind]()
     unbroken = run_whole(kind)
     first = CurationMethod("sama", SHORT)
     broken = begin(first, noisy)
-    go_on(first, broken, stop)
-    assert (broken.bilevel is not None) == (stop >= 120)
+    go_on(first, broken, stop + unbroken[1].num_steps_before * is_of_base)
+    assert (broken.bilevel is not None) == (is_of_base and stop >= 0)
     tensors, values = first.export(broken)
     go_on(first, broken, 3)  # the export holds copies: going on must not change it
     second = CurationMethod("sama", SHORT)
@@ -128,10 +132,12 @@ def test_steps_count_the_ensemble_and_what_is_planted_is_planted_in_time() -> No
             (early if base.step <= 8 else late).update(base.rows_at(base.step - 1).tolist())
             planted = state.witnesses.examples.labels[96:]
             assert bool(planted.any()) == (base.step > 8), "no label stands there before the end of the first epoch"
-    assert [report.step for report in reports] == list(range(1, 161))
-    assert {report.num_steps for report in reports} == {160}
-    assert [report.status.code for report in reports] == [SolveCode.RUNNING] * 159 + [SolveCode.FINISHED]
-    assert [report.meta_loss is not None for report in reports] == [False] * 122 + [True] * 38
+    before = state.num_steps_before
+    assert before == 3 * 40 + 9 * 40, "three networks, and their rounds of self-training"
+    assert [report.step for report in reports] == list(range(1, before + 41))
+    assert {report.num_steps for report in reports} == {before + 40}
+    assert [report.status.code for report in reports] == [SolveCode.RUNNING] * (before + 39) + [SolveCode.FINISHED]
+    assert [report.meta_loss is not None for report in reports] == [False] * (before + 2) + [True] * 38
     assert early == set(range(96))
     assert late == set(range(120))
     counts = state.bilevel.memory.probabilities.visits_N
@@ -157,7 +163,8 @@ def test_what_the_decisions_tell() -> None:
     shares = state.ensemble.memory["train"].softmax(1).numpy()
     assert decisions.evidence["trusted_p_given"] == pytest.approx(shares[np.arange(96), given], abs=1e-3)
     facts = decisions.facts["detector"]
-    assert (facts["num_witnesses"], facts["num_planted"], decisions.facts["num_base_steps"]) == (24, 24, 160)
+    assert (facts["num_witnesses"], facts["num_planted"], decisions.facts["num_base_steps"]) == (24, 24, 520)
+    assert facts["is_self_trained"] is True
     assert list(facts["trust"]) == ["dynamics", "trusted", "heads", "neighbours"]
     inside, known = (run_whole(kind)[2].facts["detector"] for kind in ("planted inside", "known"))
     assert (inside["num_planted"], known["num_planted"], known["num_witnesses"]) == (24, 0, 24)

@@ -163,12 +163,14 @@ def test_the_ensemble_trains_itself_on_where_it_is_mostly_right() -> None:
     noisy = make_separate()
     right = TrustedEnsemble(replace(SHORT, lr=0.02), 400)
     state = right.init(build_layers(), noisy.train, noisy.meta)
+    assert (state.num_steps, right.count_most_steps(state)) == (120, 840), "not known yet"
     go_on(right, state)
     assert state.lengths == [40] * 3 + [80] * 9
     shuffled = noisy.meta.labels[torch.randperm(len(noisy.meta), generator=torch.Generator().manual_seed(1))]
     lost = right.init(build_layers(), noisy.train, TensorExamples(noisy.meta.inputs, shuffled, NUM_CLASSES))
     go_on(right, lost)
     assert lost.lengths == [40] * 3
+    assert right.count_most_steps(lost) == 120
 
 
 @pytest.mark.parametrize("stop", [119, 120, 121, 205, 839])
