@@ -116,11 +116,7 @@ class Bundle:
             DifferentSourceError: naming the first row that differs.
             UnreadableSourceError: neither `read` nor `ids`, or they do not fit.
         """
-        from sama_bundle.torch_datasets import KeptExamples
-
-        positions = self._locate(dataset, read, ids)
-        codes = self.label_codes[self.keep] if relabel is not None else np.empty(0, dtype=np.int64)
-        return KeptExamples(dataset, positions[self.keep], codes, relabel)
+        return self._take(self.keep, dataset, self._locate(dataset, read, ids), relabel)
 
     def weighted(
         self,
@@ -130,11 +126,29 @@ class Bundle:
         ids: Sequence[object] | None = None,
         relabel: Callable[[Any, int], Any] | None = None,
     ) -> "WeightedExamples":
-        """Return the same examples as `subset`, each with its loss weight, for a loader with `collate()`."""
+        """Return the examples of `subset` that count, each with its loss weight, for a loader with `collate()`.
+
+        As the job's own proof trains: without the rows of weight 0, which would take the place of others in a batch,
+        and with weights of mean 1 over the rest. The arguments are those of `subset`.
+
+        Raises:
+            DifferentSourceError: naming the first row that differs.
+            UnreadableSourceError: neither `read` nor `ids`, or they do not fit.
+        """
         from sama_bundle.torch_datasets import WeightedExamples
 
-        kept = self.subset(dataset, read=read, ids=ids, relabel=relabel)
-        return WeightedExamples(kept, self.weights[self.keep])
+        rows = self.keep[self.weights[self.keep] > 0]
+        examples = self._take(rows, dataset, self._locate(dataset, read, ids), relabel)
+        weights = self.weights[rows].astype(np.float64)
+        return WeightedExamples(examples, (weights / weights.mean()).astype(np.float32))
+
+    def _take(
+        self, rows: Positions, dataset: Any, positions: Positions, relabel: Callable[[Any, int], Any] | None
+    ) -> "KeptExamples":
+        from sama_bundle.torch_datasets import KeptExamples
+
+        codes = self.label_codes[rows] if relabel is not None else np.empty(0, dtype=np.int64)
+        return KeptExamples(dataset, positions[rows], codes, relabel)
 
     def collate(self, inner: Callable[[list[Any]], Any] | None = None) -> "WeightCollate":
         """Return the collate function for `weighted`: batches (inputs, labels, weight), or with a key `weight`.

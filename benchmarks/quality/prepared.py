@@ -105,6 +105,6 @@ def store_prepared(path: Path, prepared: PreparedSet) -> None:
 
 
 def load_prepared(path: Path) -> PreparedSet:
-    """Read a set that ``store_prepared`` of the same run wrote."""
+    """Read a set that ``store_prepared`` of the same run wrote; never anything else, since pickles can do anything."""
     prepared: PreparedSet = pickle.loads(path.read_bytes())
     return prepared

@@ -16,7 +16,7 @@ from benchmarks.quality.output import refresh_document, write_results
 from benchmarks.quality.plan import Plan, parse_plan
 from benchmarks.quality.reading import find_missing
 from benchmarks.quality.sets import SETS
-from benchmarks.quality.unit import Unit
+from benchmarks.quality.unit import PREPARED, Unit
 from benchmarks.tables import format_table
 
 
@@ -41,6 +41,7 @@ def run(arguments: Sequence[str] = (), out: Path | None = None) -> str:
         sys.exit(f"error: {exc}")
     if not plan.resume:  # what an earlier run shared among its units may be of other code
         shutil.rmtree(plan.place.cache, ignore_errors=True)
+    shutil.rmtree(plan.place.cache / PREPARED, ignore_errors=True)  # pickles: none is read that this run did not write
     units = [unit for unit in plan.units if journal.lacks(unit)]
     minutes = _carry_out(plan, units, journal)
     text = write_results(plan.name, journal, plan.setting, plan.out)

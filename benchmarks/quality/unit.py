@@ -20,6 +20,8 @@ from service.jobs.document import parse_document
 from worker.models.defaults import resolve_options
 from worker.models.registry import create_builder
 
+PREPARED = "sets"
+"""Folder in the cache for the sets that processes of one run hand on to each other."""
 _GAUGING = 0.2
 
 UnitKind = Literal["curation", "controls", "pruning", "whole"]
@@ -135,7 +137,7 @@ def _name_model(unit: Unit, place: Workplace) -> str:
 
 def _take_up(unit: Unit, place: Workplace) -> PreparedSet:
     """Return the unit's set, prepared by the first unit that needs it."""
-    path = place.cache / "sets" / f"{unit.set_name}-{unit.seed}.pickle"
+    path = place.cache / PREPARED / f"{unit.set_name}-{unit.seed}.pickle"
     if not path.exists():
         scratch = Path(tempfile.mkdtemp(prefix="sama-quality-"))
         try:

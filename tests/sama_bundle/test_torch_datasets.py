@@ -22,6 +22,18 @@ def texts(curated: pa.Table) -> list[str]:
 
 
 @pytest.fixture(scope="session")
+def counting(bundle: Bundle) -> np.ndarray[Any, Any]:
+    """The numbers of the kept rows of a weight above 0."""
+    return bundle.keep[bundle.weights[bundle.keep] > 0]
+
+
+@pytest.fixture(scope="session")
+def scaled(bundle: Bundle, counting: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    """The weight of every row, scaled to mean 1 over those that count."""
+    return bundle.weights / bundle.weights[counting].mean()
+
+
+@pytest.fixture(scope="session")
 def pairs(bundle: Bundle) -> TensorDataset:
     """A data set of (row number, class code) as someone would train on."""
     return TensorDataset(torch.arange(bundle.num_rows), torch.from_numpy(bundle.label_codes))
@@ -39,33 +51,55 @@ def test_labels_to_train_on_are_put_into_the_examples(bundle: Bundle, texts: lis
     assert [code for _, code in (kept[place] for place in range(len(kept)))] == bundle.label_codes[bundle.keep].tolist()
 
 
-def test_weights_reach_the_loss_exactly(bundle: Bundle, pairs: TensorDataset, texts: list[str]) -> None:
+def test_weights_reach_the_loss_exactly(
+    bundle: Bundle,
+    pairs: TensorDataset,
+    texts: list[str],
+    counting: np.ndarray[Any, Any],
+    scaled: np.ndarray[Any, Any],
+) -> None:
     losses = torch.rand(bundle.num_rows, generator=torch.Generator().manual_seed(0))
-    loader = DataLoader(bundle.weighted(pairs, read=texts.__getitem__), batch_size=6, collate_fn=bundle.collate())
+    examples = bundle.weighted(pairs, read=texts.__getitem__)
+    assert len(examples) == len(counting)
     seen = []
-    for rows, labels, weight in loader:
+    for rows, labels, weight in DataLoader(examples, batch_size=6, collate_fn=bundle.collate()):
         assert weight.dtype == torch.float32
         assert labels.tolist() == bundle.label_codes[rows].tolist()
-        assert weight.tolist() == bundle.weights[rows].tolist()
-        seen.append((losses[rows] * weight).mean())
-    by_hand = (losses.double().numpy() * bundle.weights)[bundle.keep].mean()
+        assert weight.tolist() == pytest.approx(scaled[rows].tolist(), rel=1e-6)
+        seen += (losses[rows] * weight).tolist()
+    by_hand = (losses.double().numpy() * scaled)[counting].mean()
     assert len(set(bundle.weights[bundle.keep].tolist())) > 10
-    assert float(torch.stack(seen).double().mean()) == pytest.approx(by_hand, rel=1e-6)
+    assert np.mean(seen) == pytest.approx(by_hand, rel=1e-6)
 
 
-def test_collate_of_mappings_of_tensors_and_by_another_function(bundle: Bundle, texts: list[str]) -> None:
+def test_rows_of_weight_zero_are_in_no_batch(bundle: Bundle, pairs: TensorDataset, texts: list[str]) -> None:
+    other = open_bundle(bundle.directory)
+    weights = bundle.weights.copy()
+    weights[bundle.keep[:5]] = 0
+    other.weights = weights
+    batch = next(
+        iter(DataLoader(other.weighted(pairs, read=texts.__getitem__), batch_size=60, collate_fn=other.collate()))
+    )
+    assert batch[0].tolist() == bundle.keep[5:].tolist()
+    assert batch[2].mean().item() == pytest.approx(1.0)
+
+
+def test_collate_of_mappings_of_tensors_and_by_another_function(
+    bundle: Bundle, texts: list[str], counting: np.ndarray[Any, Any], scaled: np.ndarray[Any, Any]
+) -> None:
     def load(dataset: Any, **options: Any) -> Any:
         examples = bundle.weighted(dataset, read=texts.__getitem__)
         return next(iter(DataLoader(examples, batch_size=4, collate_fn=bundle.collate(**options))))
 
-    wanted = bundle.weights[bundle.keep[:4]].tolist()
+    first = counting[:4]
+    wanted = pytest.approx(scaled[first].tolist(), rel=1e-6)
     mapping = load([{"text": text} for text in texts])
     assert list(mapping) == ["text", "weight"]
     assert mapping["weight"].tolist() == wanted
     batch, weight = load(torch.arange(60))
-    assert (batch.tolist(), weight.tolist()) == (bundle.keep[:4].tolist(), wanted)
+    assert (batch.tolist(), weight.tolist()) == (first.tolist(), wanted)
     lengths, weight = load(texts, inner=lambda examples: torch.tensor([len(text) for text in examples]))
-    assert (lengths.tolist(), weight.tolist()) == ([len(texts[row]) for row in bundle.keep[:4]], wanted)
+    assert (lengths.tolist(), weight.tolist()) == ([len(texts[row]) for row in first], wanted)
 
 
 def test_collate_without_weights_or_with_two_of_them_is_refused(bundle: Bundle) -> None:
