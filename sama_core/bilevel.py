@@ -110,7 +110,7 @@ class BilevelSolver:
         device: torch.device,
         *,
         late: LateRows | None = None,
-        trusted: Tensor | None = None,
+        judgements: Mapping[str, Tensor] | None = None,
     ) -> BilevelState:
         """Return the state before the first step, on a copy of ``network``.
 
@@ -120,7 +120,7 @@ class BilevelSolver:
             meta: the trusted examples.
             device: where to compute.
             late: rows of ``train`` that are trained on later only.
-            trusted: (N, C) log-probability of each class under networks trained on the trusted examples alone.
+            judgements: what is known of the examples before training, as ``ExampleMemory`` wants it.
 
         Raises:
             ExamplesError: a data set breaks its contract, or the meta set has other classes.
@@ -153,7 +153,7 @@ class BilevelSolver:
                 ema_decay=options.ema_decay,
                 precision=base.precision,
                 exchange=self.exchange,
-                trusted=trusted,
+                judgements=judgements,
             )
             learned = self._build_learned(base, len(memory.features.names))
             self.exchange.spread(list(learned.state_dict().values()))

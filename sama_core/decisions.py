@@ -101,7 +101,7 @@ def decide_from_detection(
     - ``noise_score``: 1 minus the probability that the given label is the true one.
     - ``weight``: the learned weight, mean over the checkpoints, times the probability of the given label; 0 where
       another class is likelier, since any weight on the given label teaches the wrong thing there. Mean 1.
-      ``weight_std``: the spread of the learned part.
+      ``weight_std``: the spread of the learned part, which stands by itself in ``evidence["learned_weight"]``.
     - ``score``: the probability of the given label. (Times the learned weight it ranked wrong labels better on
       none of five data sets, and on one far worse.)
 
@@ -131,7 +131,7 @@ def decide_from_detection(
     if not bool((belief_N > 0).any()):
         belief_N = given_N
     scale = (learned_N * belief_N).mean()
-    return make_decisions(
+    decisions = make_decisions(
         method,
         probabilities,
         weights=learned_N * belief_N / scale,
@@ -140,6 +140,7 @@ def decide_from_detection(
         noise_scores=(1.0 - given_N).clamp(0.0, 1.0),
         facts=facts,
     )
+    return replace(decisions, evidence={"learned_weight": _to_array(learned_N)})
 
 
 def describe_evidence(
@@ -153,7 +154,7 @@ def describe_evidence(
     neighbours: Tensor | None = None,
     votes: Tensor | None = None,
 ) -> Decisions:
-    """Return the decisions with what they rest on.
+    """Return the decisions with what they rest on, beside the evidence that they have.
 
     Shapes: labels (N,); average, trusted, neighbours, votes (N, C); each of dynamics (N,); representation (N, D).
 
@@ -181,7 +182,7 @@ def describe_evidence(
         "neighbour_agreement": neighbours,
         "votes_p_given": votes,
     }
-    evidence = {
+    evidence = dict(decisions.evidence) | {
         name: _to_array(table.gather(1, index_N1).squeeze(1)) for name, table in tables.items() if table is not None
     }
     evidence |= {name: _to_array(values) for name, values in dynamics.items()}

@@ -8,7 +8,11 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor
 
-TRUSTED_FEATURES = ("trusted_p_given", "trusted_margin")
+JUDGES: Mapping[str, tuple[str, str]] = {
+    "trusted": ("trusted_p_given", "trusted_margin"),
+    "votes": ("votes_p_given", "votes_margin"),
+}
+"""Who may have judged the examples before training, and the features made of what each says of the given labels."""
 _DECAY = 0.98
 _LIMIT = 4.0
 _LEAST_VARIANCE = 1e-12
@@ -26,7 +30,9 @@ class FeatureMemory:
     - ``spread``: standard deviation of that probability over the epochs so far;
     - ``forgotten``: how often the label was predicted before and not any more, a visit;
     - ``trusted_p_given``: probability of the given label under networks trained on the trusted examples alone;
-    - ``trusted_margin``: its log-probability there minus that of the likeliest other class, through asinh.
+    - ``trusted_margin``: its log-probability there minus that of the likeliest other class, through asinh;
+    - ``votes_p_given``, ``votes_margin``: the same by the votes of labelling functions, each function as reliable as it
+      proved on the trusted examples.
 
     Each is standardised by a running mean and standard deviation and cut at 4 standard deviations. A feature that an
     example does not have yet counts as the mean.

@@ -3,7 +3,7 @@
 Shape suffixes: N examples, B of a batch, C classes.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -13,7 +13,7 @@ from sama_core.batch import Batch
 from sama_core.dynamics import Dynamics
 from sama_core.evidence import Evidence
 from sama_core.exchange import AbstractExchange
-from sama_core.features import TRUSTED_FEATURES, FeatureMemory, compute_margins, measure_disagreement
+from sama_core.features import JUDGES, FeatureMemory, compute_margins, measure_disagreement
 from sama_core.losses import widen
 from sama_core.moving_average import MovingAverage
 from sama_core.precision import Precision
@@ -34,8 +34,8 @@ class ExampleMemory:
         ema_decay: of the moving average, per base step.
         precision: of its forward passes.
         exchange: the processes that share the solve; all remember every example.
-        trusted: (N, C) log-probability of each class under networks trained on the trusted examples alone; None where
-            there are none: their features are left out then.
+        judgements: what is known before training, by who judged (of ``JUDGES``): (N, C) log-probability of each class.
+            The features of a judge that is missing are left out.
     """
 
     def __init__(
@@ -48,10 +48,11 @@ class ExampleMemory:
         ema_decay: float,
         precision: Precision,
         exchange: AbstractExchange,
-        trusted: Tensor | None = None,
+        judgements: Mapping[str, Tensor] | None = None,
     ) -> None:
-        if trusted is None:
-            names = [name for name in names if name not in TRUSTED_FEATURES]
+        judgements = judgements or {}
+        missing = {name for judge, pair in JUDGES.items() if judge not in judgements for name in pair}
+        names = [name for name in names if name not in missing]
         self._precision, self._exchange = precision, exchange
         device = precision.device
         self.labels_N = labels.to(device)
@@ -59,20 +60,21 @@ class ExampleMemory:
         self.features = FeatureMemory(len(labels), names, device)
         self.probabilities = RunningProbabilities(len(labels), num_classes, device)
         self.dynamics = Dynamics(len(labels), device)
-        self._trusted_NC = None if trusted is None else trusted.to(device)
-        self._trusted_N2 = self._judge_given()
+        self._judgements = {judge: logs_NC.to(device, torch.float32) for judge, logs_NC in judgements.items()}
+        self._judged_N2 = self._judge_given()
 
-    def _judge_given(self) -> Tensor | None:
-        """Return what the networks of the trusted examples say of the given labels, (N, 2)."""
-        if self._trusted_NC is None:
-            return None
-        given_N = self._trusted_NC.gather(1, self.labels_N.unsqueeze(1)).squeeze(1).exp()
-        return torch.stack((given_N, compute_margins(self._trusted_NC, self.labels_N).asinh()), dim=1)
+    def _judge_given(self) -> dict[str, Tensor]:
+        """Return what each judge says of the given labels, (N, 2)."""
+        index_N1, judged = self.labels_N.unsqueeze(1), {}
+        for judge, logs_NC in self._judgements.items():
+            given_N = logs_NC.gather(1, index_N1).squeeze(1).exp()
+            judged[judge] = torch.stack((given_N, compute_margins(logs_NC, self.labels_N).asinh()), dim=1)
+        return judged
 
     def relabel(self, labels: Tensor) -> None:
         """Take other given labels (N,), and forget what was seen of all examples under the former ones."""
         self.labels_N = labels.to(self.labels_N.device)
-        self._trusted_N2 = self._judge_given()
+        self._judged_N2 = self._judge_given()
         self.probabilities.forget()
         self.dynamics.forget()
 
@@ -126,9 +128,9 @@ class ExampleMemory:
         if "spread" in names or "forgotten" in names:
             spread_B, forgotten_B = self.dynamics.measure(batch.rows, self.probabilities.visits_N[batch.rows])
             raw |= {name: value for name, value in (("spread", spread_B), ("forgotten", forgotten_B)) if name in names}
-        if self._trusted_N2 is not None:
-            columns = self._trusted_N2[batch.rows].unbind(1)
-            raw |= {name: value for name, value in zip(TRUSTED_FEATURES, columns, strict=True) if name in names}
+        for judge, judged_N2 in self._judged_N2.items():
+            columns = judged_N2[batch.rows].unbind(1)
+            raw |= {name: value for name, value in zip(JUDGES[judge], columns, strict=True) if name in names}
         return raw
 
     def recall(self, rows: Tensor) -> Evidence:

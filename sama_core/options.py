@@ -19,6 +19,8 @@ FeatureName = Literal[
     "forgotten",
     "trusted_p_given",
     "trusted_margin",
+    "votes_p_given",
+    "votes_margin",
 ]
 EvidenceName = Literal["dynamics", "trusted", "heads", "neighbours", "votes"]
 ScheduleName = Literal["constant", "cosine"]
@@ -51,7 +53,7 @@ class CurationOptions:
         seed: every random number of the solve derives from it.
         learned: a weight network over features of the example, one free logit per example, one weight per source, or a
             label corrector: a soft label in place of the given one.
-        features: what the weight network sees, besides the given class.
+        features: what the weight network sees, besides the given class and, where it is known, the source.
         evidence: what the detector of wrong labels sees, besides the given class; ``votes`` where there are any.
         trusted_share: steps of the trainings on the trusted examples alone, as a share of the base training's.
         meta_lr: learning rate of the meta optimizer (Adam, hence free of the hypergradient's scale).

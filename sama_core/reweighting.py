@@ -37,10 +37,10 @@ class ReweightingMethod(AbstractMethod[BilevelState]):
         device: torch.device | str = "cpu",
         *,
         late: LateRows | None = None,
-        trusted: Tensor | None = None,
+        judgements: Mapping[str, Tensor] | None = None,
     ) -> BilevelState:
-        """Return the state before the first step; ``late`` and ``trusted`` as for ``BilevelSolver.init``."""
-        return self._solver.init(network, train, meta, torch.device(device), late=late, trusted=trusted)
+        """Return the state before the first step; ``late`` and ``judgements`` as for ``BilevelSolver.init``."""
+        return self._solver.init(network, train, meta, torch.device(device), late=late, judgements=judgements)
 
     def step(self, state: BilevelState) -> StepReport:
         """Do one base step, and a meta step where one is due."""

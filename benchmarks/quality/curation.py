@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from sklearn.metrics import roc_auc_score
 
 from benchmarks.quality.correction import choose_most_doubtful, measure_correction, relabel
 from benchmarks.quality.detection import measure_detection
@@ -77,6 +78,9 @@ def judge(decisions: Decisions, prepared: PreparedSet) -> dict[str, Any]:
     wrong = given != gold
     detection = measure_detection(decisions.noise_score[judged], wrong[judged])
     found: dict[str, Any] = {"detection": detection and detection.to_json()}
+    if "learned_weight" in decisions.evidence:
+        learned = decisions.evidence["learned_weight"][judged]
+        found["learned_weight"] = {"auroc": float(roc_auc_score(wrong[judged], -learned))} if detection else None
     relabelled = relabel(decisions, given)
     if relabelled is not None:
         at_true_number = choose_most_doubtful(decisions, given, judged, int(wrong[judged].sum()))

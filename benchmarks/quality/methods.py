@@ -5,8 +5,9 @@ from dataclasses import dataclass, fields, replace
 from typing import Any, get_args
 
 from sama_core import METHOD_NAMES, CurationOptions
+from sama_core.features import JUDGES
 from sama_core.hypergradient.choice import HYPERGRADIENT_NAMES
-from sama_core.options import FeatureName
+from sama_core.options import EvidenceName, FeatureName
 from service.storage.estimates import BASELINE_COSTS
 
 OURS = "sama"
@@ -19,12 +20,8 @@ TRUSTING = tuple(
 """Those that use the trusted rows."""
 PRUNING = tuple(name for name in ("random", "el2n", "forgetting", "aum", "dual", OURS) if name in METHOD_NAMES)
 
-_EVIDENCE = ("dynamics", "trusted", "heads", "neighbours")
-
-# One line for each further piece of evidence that can be switched off: name -> options that do so.
-DETECTOR_SWITCHES: Mapping[str, Mapping[str, Any]] = {
-    f"{name}-evidence": {"evidence": tuple(other for other in _EVIDENCE if other != name)} for name in _EVIDENCE
-}
+_PAIRS = {pair[0]: (f"{judge}-features", pair) for judge, pair in JUDGES.items()}
+"""Features that say much the same are left out together."""
 
 
 @dataclass(frozen=True)
@@ -46,17 +43,34 @@ class Variant:
         return replace(options, **self.changes)
 
 
-def _list_ablations() -> dict[str, Mapping[str, Any]]:
+def _list_feature_ablations() -> dict[str, Mapping[str, Any]]:
     names = get_args(FeatureName)
+    seconds = {second for _, (_, second) in _PAIRS.values()}
+    groups = dict(_PAIRS.get(name, (name, (name,))) for name in names if name not in seconds)
     by_name: dict[str, Mapping[str, Any]] = {
-        f"{OURS}:without-{left_out}": {"features": tuple(name for name in names if name != left_out)}
-        for left_out in names
+        f"{OURS}:without-{group}": {"features": tuple(name for name in names if name not in left_out)}
+        for group, left_out in groups.items()
     }
-    by_name[f"{OURS}:loss-alone"] = {"features": ("loss",)}
-    return by_name | {f"{OURS}:without-{name}": changes for name, changes in DETECTOR_SWITCHES.items()}
+    return by_name | {f"{OURS}:loss-alone": {"features": ("loss",)}}
 
 
-ABLATIONS: Mapping[str, Mapping[str, Any]] = _list_ablations()
+FEATURE_ABLATIONS: Mapping[str, Mapping[str, Any]] = _list_feature_ablations()
+"""Ours with less for the weight network to see: name -> options that differ."""
+
+EVIDENCE_ABLATIONS: Mapping[str, Mapping[str, Any]] = {
+    f"{OURS}:without-{left_out}-evidence": {
+        "evidence": tuple(name for name in get_args(EvidenceName) if name != left_out)
+    }
+    for left_out in get_args(EvidenceName)
+}
+"""Ours with less for the detector to see."""
+
+ABLATIONS: Mapping[str, Mapping[str, Any]] = {**FEATURE_ABLATIONS, **EVIDENCE_ABLATIONS}
+
+
+def is_of_votes(name: str) -> bool:
+    """Return whether an ablation leaves out the votes of labelling functions: the same as ours where there are none."""
+    return name.startswith(f"{OURS}:without-votes")
 
 
 def _list_variants() -> dict[str, Variant]:

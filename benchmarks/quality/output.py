@@ -8,7 +8,7 @@ from typing import Any
 from benchmarks.machine import name_machine
 from benchmarks.quality.charts import draw_charts
 from benchmarks.quality.journal import Journal
-from benchmarks.quality.report import format_report
+from benchmarks.quality.report import format_report, is_ablation
 from benchmarks.quality.summary import Summary
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "results" / "quality.md"
@@ -21,7 +21,7 @@ def write_results(name: str, journal: Journal, setting: Mapping[str, Any], folde
     text = format_report(summary, journal.origins)
     folder.mkdir(parents=True, exist_ok=True)
     stem = f"{name}-{name_machine()}"
-    charts = draw_charts(summary)
+    charts = {} if is_ablation(summary) else draw_charts(summary)
     for chart, drawn in charts.items():
         (folder / f"{stem}-{chart}.svg").write_text(drawn)
     shown = "\n\n".join(f"![{chart}]({stem}-{chart}.svg)" for chart in charts)

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.machine import name_machine
-from benchmarks.quality.methods import ABLATIONS, BASELINES, OURS, PRUNING, TRUSTING, VARIANTS
+from benchmarks.quality.methods import ABLATIONS, BASELINES, OURS, PRUNING, TRUSTING, VARIANTS, is_of_votes
 from benchmarks.quality.sets import EXTRA_SETS, FULL_MODEL, FULL_SETS, SEPARATE_SETS, SETS, Size
 from benchmarks.quality.unit import Unit, Workplace
 from worker.models.defaults import TRAINING_DEFAULTS
@@ -157,7 +157,11 @@ def _list_units(
             has_arms = not is_ablation and (spec.is_main or complete)
             if has_arms:
                 units.append(Unit("controls", set_name, "audited", "", seed, True))
-            plain = {name: has_arms and name in (OURS, *BASELINES) for name in wanted}
+            plain = {
+                name: has_arms and name in (OURS, *BASELINES)
+                for name in wanted
+                if spec.has_votes or not is_of_votes(name)
+            }
             units += [Unit("curation", set_name, "audited", name, seed, arms) for name, arms in plain.items()]
             if set_name in SEPARATE_SETS and not is_ablation:
                 units += [

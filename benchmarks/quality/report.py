@@ -1,8 +1,8 @@
 """The section's tables."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 
-from benchmarks.quality.methods import ABLATIONS, BASELINES, OURS
+from benchmarks.quality.methods import ABLATIONS, BASELINES, EVIDENCE_ABLATIONS, FEATURE_ABLATIONS, OURS
 from benchmarks.quality.prepared import Mode
 from benchmarks.quality.pruning import REMOVED
 from benchmarks.quality.sets import SETS
@@ -29,6 +29,11 @@ labels, by the method's own noise score; "suggested" takes the labels of the pro
 Time is that of the processor, as a multiple of plain training of the same length, measured before and after in the same
 process; memory is the peak of the process as a multiple of that during plain training."""
 
+_ABLATION = """\
+`sama` with one thing left out at a time, on the sets and in the way of the tables above; mean over the seeds and, in
+brackets, the difference to ours. "Learned weight" is what the meta loss alone made of an example, before the detector's
+probability is multiplied in. Votes are left out only where there are any: elsewhere it would change nothing."""
+
 _FIGURES = (
     ("auroc", "Detection: AUROC"),
     ("average_precision", "Detection: average precision"),
@@ -43,7 +48,10 @@ def format_report(summary: Summary, origins: Sequence[str]) -> str:
     """Return every table there are figures for."""
     seeds = ", ".join(map(str, summary.list_seeds()))
     runs = f"Seeds: {seeds}; {summary.num_done} units of work, each a method or the controls on one set with one seed."
-    head = [_METHOD, *(f"Measured on: {origin}" for origin in origins), runs]
+    measured = [*(f"Measured on: {origin}" for origin in origins), runs]
+    failed = _section("What failed", "\n".join(f"- {it['key']}: {it['error']}" for it in summary.errors))
+    if is_ablation(summary):
+        return "\n\n".join(part for part in [_ABLATION, *measured, *_list_ablations(summary), failed] if part)
     parts = [
         _section("Sets", _format_sets(summary)),
         _section("Targets", _format_targets(summary)),
@@ -60,10 +68,27 @@ def format_report(summary: Summary, origins: Sequence[str]) -> str:
         _section("Pruning of true labels: test accuracy by share removed", _format_pruning(summary)),
         _section("Time, as a multiple of plain training", _format_cost(summary, "time_ratio")),
         _section("Peak memory, as a multiple of plain training's", _format_cost(summary, "memory_ratio")),
-        _section("Ablation: AUROC, and the difference to ours", _format_ablation(summary)),
-        _section("What failed", "\n".join(f"- {it['key']}: {it['error']}" for it in summary.errors)),
+        failed,
     ]
-    return "\n\n".join([*head, *(part for part in parts if part)])
+    return "\n\n".join([_METHOD, *measured, *(part for part in parts if part)])
+
+
+def is_ablation(summary: Summary) -> bool:
+    """Return whether the run compared ours with less of it, and nothing else."""
+    return any(name in ABLATIONS for name in summary.list_methods())
+
+
+def _list_ablations(summary: Summary) -> list[str]:
+    return [
+        _section(
+            "What the detector sees: AUROC of noise_score, one kind of evidence left out at a time",
+            _format_ablation(summary, EVIDENCE_ABLATIONS, "detection"),
+        ),
+        _section(
+            "What the weight network sees: AUROC of the learned weight (low = wrong), features left out in turn",
+            _format_ablation(summary, FEATURE_ABLATIONS, "learned_weight"),
+        ),
+    ]
 
 
 def _section(title: str, body: str) -> str:
@@ -174,14 +199,15 @@ def _format_cost(summary: Summary, figure: str) -> str:
     return _tabulate("method", _order_methods(summary.list_methods()), _order_sets(summary.list_sets()), cell)
 
 
-def _format_ablation(summary: Summary) -> str:
-    present = [name for name in ABLATIONS if name in summary.list_methods()]
+def _format_ablation(summary: Summary, ablations: Collection[str], figure: str) -> str:
+    """Return the AUROC of a figure's with one thing left out at a time, and the difference to ours."""
+    present = [name for name in ablations if name in summary.list_methods()]
     if not present:
         return ""
 
     def cell(method: str, set_name: str) -> str:
-        found = summary.mean("curation", set_name, method, "detection", "auroc")
-        ours = summary.mean("curation", set_name, OURS, "detection", "auroc")
+        found = summary.mean("curation", set_name, method, figure, "auroc")
+        ours = summary.mean("curation", set_name, OURS, figure, "auroc")
         if found is None:
             return MISSING
         return f"{found:.3f}" + (f" ({found - ours:+.3f})" if ours is not None and method != OURS else "")

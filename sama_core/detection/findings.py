@@ -95,14 +95,35 @@ def observe(state: BilevelState, witnesses: Witnesses, folds: Tensor, logs: Mapp
     if "neighbours" in base.options.evidence:
         shares_nC = share_of_neighbours(seen.vectors, examples.labels, num_classes, base.options.seed)
         by_class["neighbours"] = shares_nC.double().log()
-    if "votes" in base.options.evidence and examples.votes is not None:
-        folds_W = folds[witnesses.trusted]
-        voted_nC = judge_votes(examples.votes, witnesses.rows, truth_M, folds_W, num_classes)
-        by_class["votes"] = voted_nC.clamp_min(_LOWEST)
+    if "votes" in base.options.evidence:
+        by_class |= weigh_votes(witnesses, state.meta.labels, folds)
     dynamics = {
         name: values.cpu().double() for name, values in memory.dynamics.describe(visits_n.to(base.device)).items()
     }
     return Observations(seen, by_class, dynamics)
+
+
+def weigh_votes(witnesses: Witnesses, truth: Tensor, folds: Tensor) -> dict[str, Tensor]:
+    """Return what the votes on the n examples say of each class, log-probabilities ``votes`` (n, C); none if none vote.
+
+    Args:
+        witnesses: by whom each labelling function is judged.
+        truth: (M,) trusted labels.
+        folds: (M,) fold of each trusted example; none is judged by what was learned from its label.
+
+    Example:
+        >>> from sama_core.types import TensorExamples
+        >>> pair, both = TensorExamples(torch.zeros(2, 1), torch.tensor([0, 1])), torch.tensor([0, 1])
+        >>> witnesses = Witnesses(pair, both, both, torch.tensor([], dtype=torch.int64), num_train=2, plants_before=1)
+        >>> weigh_votes(witnesses, pair.labels, both)
+        {}
+    """
+    votes_nV = witnesses.examples.votes
+    if votes_nV is None:
+        return {}
+    truth_W, folds_W = truth[witnesses.trusted], folds[witnesses.trusted]
+    logs_nC = judge_votes(votes_nV, witnesses.rows, truth_W, folds_W, witnesses.examples.num_classes)
+    return {"votes": logs_nC.clamp_min(_LOWEST)}
 
 
 def extend(logs: Mapping[str, Tensor], witnesses: Witnesses) -> Tensor:

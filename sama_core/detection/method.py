@@ -15,7 +15,14 @@ from sama_core.checkpoint import add_prefix, check_header, restore_tensors, take
 from sama_core.decisions import Decisions, decide_from_detection, describe_evidence
 from sama_core.detection.detector import Detector, fit_detector
 from sama_core.detection.ensemble import TrustedEnsemble
-from sama_core.detection.findings import Observations, extend, find_without_labels, make_unlabelled, observe
+from sama_core.detection.findings import (
+    Observations,
+    extend,
+    find_without_labels,
+    make_unlabelled,
+    observe,
+    weigh_votes,
+)
 from sama_core.detection.representation import project, represent
 from sama_core.detection.witnesses import Witnesses, join_witnesses
 from sama_core.errors import OptionsError
@@ -125,9 +132,13 @@ class CurationMethod(AbstractMethod[CurationState]):
             return
         assert state.ensemble is not None
         late = LateRows(witnesses.planted, witnesses.plants_before) if witnesses.is_planted else None
-        logs_nC = extend(state.ensemble.memory, witnesses)
+        assert state.trusted is not None and state.meta is not None
+        judgements = {"trusted": extend(state.ensemble.memory, witnesses).log_softmax(1)}
+        if "votes" in self._evidence:
+            folds_M = self._build_ensemble(state).assign(state.trusted)
+            judgements |= weigh_votes(witnesses, state.meta.labels, folds_M)
         state.bilevel = self._reweighting.init(
-            state.network, witnesses.examples, state.meta, state.device, late=late, trusted=logs_nC.log_softmax(1)
+            state.network, witnesses.examples, state.meta, state.device, late=late, judgements=judgements
         )
 
     def step(self, state: CurationState) -> StepReport:

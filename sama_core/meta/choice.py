@@ -1,5 +1,7 @@
 """What the meta level learns, by name."""
 
+from torch import Tensor
+
 from sama_core.errors import ExamplesError
 from sama_core.learned import AbstractLearned
 from sama_core.meta.example_logits import ExampleLogits
@@ -7,6 +9,8 @@ from sama_core.meta.label_corrector import LabelCorrector
 from sama_core.meta.source_weights import SourceWeights
 from sama_core.meta.weight_network import WeightNetwork
 from sama_core.types import AbstractExamples
+
+_LEAST_ROWS_A_SOURCE = 10
 
 
 def build_learned(kind: str, examples: AbstractExamples, num_features: int) -> AbstractLearned:
@@ -34,5 +38,14 @@ def build_learned(kind: str, examples: AbstractExamples, num_features: int) -> A
             wanted = "the source of each example, since learned is 'sources'"
             raise ExamplesError(f"train.sources: none; wanted {wanted}")
         return SourceWeights(examples.sources, int(examples.sources.max()) + 1)
-    network: type[WeightNetwork | LabelCorrector] = LabelCorrector if kind == "corrector" else WeightNetwork
-    return network(num_features, examples.num_classes)
+    if kind == "corrector":
+        return LabelCorrector(num_features, examples.num_classes)
+    return WeightNetwork(num_features, examples.num_classes, sources=_find_common_sources(examples))
+
+
+def _find_common_sources(examples: AbstractExamples) -> Tensor | None:
+    """Return the sources where there are enough rows of each, on average, to learn something of them."""
+    sources = examples.sources
+    if sources is None or (int(sources.max()) + 1) * _LEAST_ROWS_A_SOURCE > len(sources):
+        return None
+    return sources

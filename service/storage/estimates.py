@@ -31,7 +31,7 @@ COSTS: Mapping[str, ModelCost] = {
 }
 AUTO = {"features": "mlp", "text": "text", "image": "cnn"}
 META_STEP_COST = 1.5  # of one plain step, the others too: measured on small networks, on two cores
-ENSEMBLE_COST = 0.15  # the small trainings on trusted examples, as a share of the base steps
+ENSEMBLE_COST = 0.3  # the small trainings on trusted examples, and their self-training, as a share of the base steps
 SOLVER_TERM_COST = 2.0  # one more Hessian-vector product
 UNROLLED_STEP_COST = 5.0  # one more base step that is differentiated through
 EARLIER_STEP_COST = 0.35  # one more forward pass, over the batch of an earlier base step

@@ -202,7 +202,9 @@ def test_the_plan_compares_every_baseline_and_prunes_by_the_named_ones() -> None
     assert {unit.method for unit in plan.units if unit.kind == "pruning"} >= {"random", "aum", "sama"}
     assert plan.is_whole and not parse_plan(["--plan", "--rows", "100"]).is_whole
     ablation = parse_plan(["--plan", "--ablate"])
-    assert {"sama", "sama:without-margin", "sama:loss-alone"} <= {unit.method for unit in ablation.units}
+    by_set = {name: {unit.method for unit in ablation.units if unit.set_name == name} for name in ("sst2", "adult")}
+    assert {"sama", "sama:without-margin", "sama:loss-alone", "sama:without-trusted-features"} <= by_set["sst2"]
+    assert by_set["adult"] - by_set["sst2"] == {"sama:without-votes-features", "sama:without-votes-evidence"}
     assert not any(unit.has_arms for unit in ablation.units)
 
 

@@ -68,6 +68,7 @@ def number_sources() -> Tensor:
 
 BUILDERS: dict[str, Callable[[], AbstractLearned]] = {
     "network": lambda: WeightNetwork(NUM_FEATURES, width=6),
+    "network over sources": lambda: WeightNetwork(NUM_FEATURES, NUM_CLASSES, width=6, sources=number_sources()),
     "logits": lambda: ExampleLogits(NUM_ROWS),
     "sources": lambda: SourceWeights(number_sources(), NUM_SOURCES),
     "corrector": lambda: LabelCorrector(NUM_FEATURES, NUM_CLASSES, width=6),

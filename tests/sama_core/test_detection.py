@@ -157,7 +157,10 @@ def test_what_the_decisions_tell() -> None:
     assert (decisions.weight[decisions.suggested == given] > 0).all()
     assert decisions.representation.shape == (96, 24)
     names = {"average_p_given", "trusted_p_given", "neighbour_agreement", "margin", "spread", "forgotten"}
-    assert set(decisions.evidence) == names | {"share_right"}
+    assert set(decisions.evidence) == names | {"share_right", "learned_weight"}
+    learned, kept = decisions.evidence["learned_weight"], decisions.suggested == given
+    ratio = decisions.weight[kept] / (learned * (1 - decisions.noise_score))[kept]
+    assert ratio == pytest.approx(np.full(kept.sum(), ratio[0]), rel=1e-4), "the weight is their product"
     for name in ("average_p_given", "trusted_p_given", "neighbour_agreement", "forgotten", "share_right"):
         assert 0 <= decisions.evidence[name].min() <= decisions.evidence[name].max() <= 1, name
     shares = state.ensemble.memory["train"].softmax(1).numpy()

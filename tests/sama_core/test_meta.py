@@ -16,6 +16,7 @@ from sama_core.hypergradient.routes.forward_mode import ForwardModeRoute
 from sama_core.hypergradient.sama import SamaHypergradient
 from sama_core.hypergradient.unrolled import UnrolledHypergradient
 from sama_core.learned import AbstractLearned
+from sama_core.meta.choice import build_learned
 from sama_core.meta.combination import CombinedLearned
 from sama_core.meta.example_logits import ExampleLogits
 from sama_core.meta.label_corrector import LabelCorrector
@@ -23,6 +24,7 @@ from sama_core.meta.source_weights import SourceWeights
 from sama_core.meta.task_weights import TaskWeights
 from sama_core.meta.weight_network import WeightNetwork
 from sama_core.problem import BilevelProblem
+from sama_core.types import TensorExamples
 from tests.sama_core.meta_problems import (
     BUILDERS,
     CPU,
@@ -162,6 +164,27 @@ def test_sources_are_no_part_of_a_checkpoint_and_follow_the_rows() -> None:
     is_low = learned(evidence).detach() < 0.5
     assert torch.equal(is_low, number_sources()[evidence.rows] == 1)
     assert [round(float(weight), 2) for weight in learned.weights()] == [1.0, 0.31, 1.0, 1.0]
+
+
+def test_the_weight_network_sees_the_source_and_keeps_it_out_of_checkpoints() -> None:
+    learned = WeightNetwork(NUM_FEATURES, sources=number_sources()).double()
+    assert learned.origins is not None
+    assert "sources" not in learned.state_dict()
+    nn.init.constant_(learned.output.weight, 1.0)
+    nn.init.zeros_(learned.hidden.weight)
+    nn.init.zeros_(learned.hidden.bias)
+    nn.init.constant_(learned.origins.weight[1:2], -3.0)
+    evidence = draw_evidence(draw_batch(8, seed=0))
+    assert torch.equal(learned(evidence).detach() < 0.5, number_sources()[evidence.rows] == 1)
+
+
+@pytest.mark.parametrize(("num_sources", "is_seen"), [(3, True), (4, False)])
+def test_sources_of_few_rows_each_are_not_looked_at(num_sources: int, is_seen: bool) -> None:
+    labels = torch.arange(30) % 2
+    examples = TensorExamples(torch.zeros(30, 1), labels, sources=torch.arange(30) % num_sources)
+    learned = build_learned("network", examples, num_features=2)
+    assert isinstance(learned, WeightNetwork)
+    assert (learned.origins is not None) == is_seen
 
 
 def test_a_combination_is_the_product_and_takes_the_losses_of_the_part_with_its_own() -> None:

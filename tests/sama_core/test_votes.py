@@ -6,6 +6,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from sama_core.detection.ensemble import TrustedEnsemble
+from sama_core.detection.findings import weigh_votes
 from sama_core.detection.method import CurationMethod, CurationState
 from sama_core.detection.votes import judge_votes
 from sama_core.errors import ExamplesError
@@ -142,6 +144,21 @@ def curate(
     while not method.is_done(state):
         method.step(state)
     return method, state
+
+
+def test_the_weight_network_sees_what_the_votes_say_of_the_given_label() -> None:
+    train, meta, _ = make_data()
+    method, state = curate(OPTIONS, train, meta)
+    assert state.bilevel is not None and state.witnesses is not None and state.trusted is not None
+    names = state.bilevel.memory.features.names
+    assert names[-2:] == ("votes_p_given", "votes_margin")
+    folds = TrustedEnsemble(method.options, 1).assign(state.trusted)
+    logs = weigh_votes(state.witnesses, meta.labels, folds)["votes"]
+    given = logs.exp().gather(1, state.witnesses.examples.labels.unsqueeze(1)).squeeze(1)
+    assert state.bilevel.memory.features.raw_NF[:, -2].tolist() == pytest.approx(given.tolist(), abs=1e-6)
+    without = curate(OPTIONS, TensorExamples(train.inputs, train.labels, 3), meta)[1]
+    assert without.bilevel is not None
+    assert not {"votes_p_given", "votes_margin"} & set(without.bilevel.memory.features.names)
 
 
 def test_votes_help_to_find_wrong_labels_and_stand_in_the_evidence() -> None:

@@ -94,7 +94,7 @@ def test_memory_forgets_at_planting_and_judges_the_new_labels() -> None:
         ema_decay=0.9,
         precision=Precision("float32", CPU),
         exchange=Alone(),
-        trusted=trusted,
+        judgements={"trusted": trusted},
     )
     batch = Batch(torch.tensor([0, 1]), torch.zeros(2, 2), torch.tensor([0, 0]), 0)
     logits = torch.tensor([[1.0, 0.0], [1.0, 0.0]])
