@@ -55,7 +55,8 @@ class CurationOptions:
             label corrector: a soft label in place of the given one.
         features: what the weight network sees, besides the given class and, where it is known, the source.
         evidence: what the detector of wrong labels sees, besides the given class; ``votes`` where there are any.
-        trusted_share: steps of the trainings on the trusted examples alone, as a share of the base training's.
+        trusted_share: steps of the trainings on the trusted examples alone, as a share of the base training's; their
+            self-training takes as many again.
         meta_lr: learning rate of the meta optimizer (Adam, hence free of the hypergradient's scale).
         meta_batch_size: trusted examples per meta step; None takes ``batch_size``.
         unroll_steps: base steps per meta step.

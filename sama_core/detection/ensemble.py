@@ -36,9 +36,8 @@ class TrustedEnsemble(AbstractTrainings):
     rounds of self-training, a new network a round: on its own trusted examples and on the training examples of which
     the network before was surest, each under the class that it predicted, of every predicted class the surest quarter,
     half and three quarters. The given labels are never trained on. The last networks then judge in the place of the
-    first. All rounds together take the same 15% again, but at least 80 steps each (as many as the
-    training on all the data, where that has fewer). Below 85% the predictions teach
-    errors: self-training changed nothing or did harm.
+    first. All rounds together take the same 15% again, but at least 80 steps each (as many as the training on all the
+    data, where that has fewer). Below 85% self-training was measured to change nothing or to do harm.
 
     Args:
         options: of the training on all the data.

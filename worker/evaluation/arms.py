@@ -98,14 +98,10 @@ class ArmPlan:
         weights: NDArray[np.float32] | None = None,
     ) -> Arm:
         """Return an arm; labels are the given ones unless told, rows count alike unless weighted."""
-        num_idle = 0 if weights is None else int((weights[rows] == 0).sum())
-        how = (
-            f" ({num_idle:,} of them 0: in no batch)"
-            if num_idle
-            else ""
-            if weights is not None
-            else ", each counting alike"
-        )
+        how = ", each counting alike"
+        if weights is not None:
+            num_idle = int((weights[rows] == 0).sum())
+            how = f" ({num_idle:,} of them 0: in no batch)" if num_idle else ""
         own = self._labels if labels is None else labels
         trusted = self.trusted.labels if self.trusted is not None else np.empty(0, dtype=np.int64)
         return Arm(name, rows, np.concatenate([own, trusted]), weights, f"{words}{how}")
