@@ -99,9 +99,11 @@ def test_an_attempt_that_does_not_stop_is_killed_after_its_grace(
 
 
 def test_a_job_that_runs_out_of_time_fails(deploy: Deploy, endless_document: dict[str, Any]) -> None:
-    deployment = deploy("embedded")
+    deployment = deploy("embedded", stop_grace_seconds=1.0)
     job_id = deployment.submit(endless_document, max_seconds=8)
     worker = deployment.start_worker()
+    deployment.wait_for("the attempt", lambda: bool(deployment.find_attempts(job_id)))
+    deployment.find_attempts(job_id)[0].suspend()  # left alone it would find a schedule that fits
     assert deployment.wait_for_state(job_id) == "failed"
     job = deployment.get(job_id)
     assert (job.error_code, job.attempt, job.lost_attempts) == ("time_limit", 1, 1)
