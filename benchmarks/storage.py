@@ -11,7 +11,7 @@ import pyarrow as pa
 
 from benchmarks.machine import describe_machine
 from benchmarks.tables import format_table
-from service.results.rows import CHUNK_ROWS, apply_num_kept, decode_chunk, encode_chunk, rows_schema
+from service.results.rows import CHUNK_ROWS, FINDING, apply_num_kept, decode_chunk, encode_chunk, stored_schema
 
 NUM_ROWS = 1_000_000
 
@@ -21,35 +21,40 @@ def make_batch(start: int, num_rows: int) -> pa.RecordBatch:
     rng = np.random.default_rng(start)
     floats = {name: rng.random(num_rows, dtype=np.float32) for name in ("weight", "weight_std", "score", "noise_score")}
     row = np.arange(start, start + num_rows)
+    labels = rng.integers(10, size=num_rows)
     columns = {
         "row": row,
         "id": row,
         "content_sha256": [rng.bytes(32).hex() for _ in range(num_rows)],
         "source": pa.nulls(num_rows, pa.string()),
-        "given_label": rng.integers(10, size=num_rows),
+        "given_label": labels,
         "rank": row,
         "suggested_label": rng.integers(10, size=num_rows),
         "label_confidence": rng.random(num_rows, dtype=np.float32),
+        "label": labels,
+        "corrected": np.zeros(num_rows, dtype=bool),
         "keep": np.zeros(num_rows, dtype=bool),
         "reason": [""] * num_rows,
+        FINDING: ["the model says 3 with 0.98, epoch after epoch; given 1"] * num_rows,
         **floats,
     }
-    schema = rows_schema(pa.int64(), pa.int64())
+    schema = stored_schema(pa.int64(), pa.int64())
     return pa.RecordBatch.from_pydict({name: columns[name] for name in schema.names}, schema=schema)
 
 
 def run(arguments: Sequence[str] = (), out: Path | None = None) -> str:
     """Measure encoding, decoding and deciding, and return the table; it goes to ``out`` where that is given."""
     argparse.ArgumentParser(prog="python -m benchmarks storage").parse_args(arguments)
-    text = f"{describe_machine()}\n\n{_measure()}"
+    text = f"{describe_machine()}\n\n{measure(NUM_ROWS)}"
     if out is not None:
         out.mkdir(exist_ok=True)
         (out / "storage.md").write_text(f"## storage\n\n{text}\n")
     return text
 
 
-def _measure() -> str:
-    batches = [make_batch(start, min(CHUNK_ROWS, NUM_ROWS - start)) for start in range(0, NUM_ROWS, CHUNK_ROWS)]
+def measure(num_rows: int) -> str:
+    """Return the table of so many rows."""
+    batches = [make_batch(start, min(CHUNK_ROWS, num_rows - start)) for start in range(0, num_rows, CHUNK_ROWS)]
     timings: list[tuple[str, float, str]] = []
     start = time.perf_counter()
     chunks = [encode_chunk(batch) for batch in batches]
@@ -61,8 +66,8 @@ def _measure() -> str:
             (Path(folder) / str(index)).write_bytes(chunk)
     timings.append(("write them", time.perf_counter() - start, ""))
     start = time.perf_counter()
-    decided = [apply_num_kept(batch, NUM_ROWS // 2) for chunk in chunks for batch in decode_chunk(chunk)]
+    decided = [apply_num_kept(batch, num_rows // 2) for chunk in chunks for batch in decode_chunk(chunk)]
     kept = sum(int(np.sum(batch.column("keep").to_numpy(zero_copy_only=False))) for batch in decided)
     timings.append(("decode and decide at another keep fraction", time.perf_counter() - start, f"{kept} kept"))
     rows = [[what, f"{seconds:.2f}", note] for what, seconds, note in timings]
-    return f"{NUM_ROWS} rows; one run\n\n{format_table(['step', 'seconds', ''], rows)}"
+    return f"{num_rows} rows; one run\n\n{format_table(['step', 'seconds', ''], rows)}"
