@@ -82,10 +82,9 @@ class AttemptSupervisor:
         self._log.info("attempt started", process_id=process.process_id)
         try:
             self._attend(process)
-        except BaseException:
-            process.kill()
-            raise
         finally:
+            if process.exit_code is None:  # an error on the way here: the attempt must not outlive its supervisor
+                process.kill()
             process.close()
         self._exit_code = process.exit_code
         self._failure = self._explain_death(process, kills_before)

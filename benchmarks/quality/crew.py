@@ -41,11 +41,10 @@ class Crew:
             try:
                 for future in as_completed(futures):
                     on_done(futures[future], future.result())
-            except BaseException:
+            finally:  # nothing is left to cancel or to kill, unless it was interrupted
                 pool.shutdown(wait=False, cancel_futures=True)
                 for process in list(self._running):
                     process.kill()
-                raise
 
     def _work(self, unit: Unit) -> dict[str, Any]:
         ours, theirs = self._context.Pipe(duplex=False)

@@ -257,7 +257,7 @@ def test_a_training_that_two_processes_share_is_cut_in_both(
 ) -> None:
     document = {**make_long(points), "resources": {"devices": 2}}
     job_id = queue_job(database, document)
-    limit(database, job_id, 40.0)
+    limit(database, job_id, 25.0)
     shared = settings.model_copy(update={"num_threads": 2})
     assert run_claimed(database, shared, claim_job(database)) == DONE, list_messages(database, job_id)
     epochs, schedule = read_schedule(database, job_id)
