@@ -24,10 +24,11 @@ from sama_core.course import Course
 from sama_core.descent import Descent
 from sama_core.errors import ExamplesError
 from sama_core.exchange import AbstractExchange, Alone
-from sama_core.losses import check_logits, given_label_losses, mean_loss
+from sama_core.losses import check_logits, given_label_losses, mean_loss, soft_label_losses
 from sama_core.options import CurationOptions
 from sama_core.precision import Precision
 from sama_core.randomness import derive_seed, seed_device
+from sama_core.tensors import prefers_channels_last
 from sama_core.types import AbstractExamples, Inputs, SolveCode, SolveStatus, StepReport
 
 _LOWEST_RATE = 0.01
@@ -77,8 +78,8 @@ class BaseLevel:
         if len(self.rows) == 0:
             raise ExamplesError("rows: none; wanted at least 1 row to train on")
         whole = deepcopy(network).to(device).train()
-        self._channels_last = any(isinstance(part, nn.Conv2d) for part in whole.modules())
-        if self._channels_last:  # convolutions are faster so, on CPUs and on tensor cores
+        self._channels_last = prefers_channels_last(whole)
+        if self._channels_last:
             whole.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.exchange.spread(list(whole.state_dict().values()))
         self.network = self.exchange.place(whole)
@@ -177,8 +178,13 @@ class BaseLevel:
         self._watch(loss)
         return clipping
 
-    def descend(self, batch: Batch, weights: Tensor) -> tuple[Tensor, Tensor]:
+    def descend(self, batch: Batch, weights: Tensor, targets: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Do a whole step of plain training on a batch and the weights (B,) of its examples.
+
+        Args:
+            batch: to train on.
+            weights: loss multipliers (B,).
+            targets: soft labels (B, C) in place of the given ones.
 
         Returns:
             The loss, and the logits (B, C), both without a graph.
@@ -192,13 +198,17 @@ class BaseLevel:
         for piece in pieces:
             logits_BC = self.call(piece)
             check_logits(logits_BC, piece.labels, self.examples.num_classes)
-            terms_B = given_label_losses(logits_BC, piece)
-            weights_B = weights[start : start + len(terms_B)]
+            stop = start + len(piece.labels)
+            if targets is None:
+                terms_B = given_label_losses(logits_BC, piece)
+            else:
+                terms_B = soft_label_losses(logits_BC, piece, targets[start:stop])
+            weights_B = weights[start:stop]
             loss = mean_loss(weights_B, terms_B) * piece.share
             self.descent.add(loss, is_last=piece is pieces[-1])
             losses.append(loss.detach())
             logits.append(logits_BC.detach())
-            start += len(terms_B)
+            start = stop
         total = torch.stack(losses).sum()
         self.finish(total)
         return total, torch.cat(logits)

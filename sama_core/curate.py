@@ -15,6 +15,7 @@ from sama_core.exchange import AbstractExchange
 from sama_core.hypergradient.choice import HYPERGRADIENT_NAMES
 from sama_core.method import AbstractMethod
 from sama_core.options import CurationOptions
+from sama_core.repeated import BuildNetwork, RepeatedMethod
 from sama_core.scores.aum import AumScore
 from sama_core.scores.confident_learning import ConfidentLearning, ConfidentLearningTrusted
 from sama_core.scores.dual import DualScore
@@ -49,16 +50,23 @@ _BUILDERS: dict[str, Callable[[CurationOptions], AbstractMethod[Any]]] = {
 METHOD_NAMES = tuple(_BUILDERS)
 
 
-def build_method(name: str, options: CurationOptions, exchange: AbstractExchange | None = None) -> AbstractMethod[Any]:
+def build_method(
+    name: str,
+    options: CurationOptions,
+    exchange: AbstractExchange | None = None,
+    build_network: BuildNetwork | None = None,
+) -> AbstractMethod[Any]:
     """Return the curation method of this name.
 
     Args:
         name: one of ``METHOD_NAMES``.
         options: every hyperparameter.
         exchange: the processes that share the solve; None is this process alone.
+        build_network: the network of a seed, where there are several; see ``RepeatedMethod``.
 
     Raises:
-        OptionsError: several processes, and a method that only one can carry out.
+        OptionsError: several processes, and a method that only one can carry out; or several seeds, and nothing to
+            train from them.
         UnknownMethodError: no such method; the message lists those there are.
 
     Example:
@@ -73,11 +81,16 @@ def build_method(name: str, options: CurationOptions, exchange: AbstractExchange
     builder = _BUILDERS.get(name)
     if builder is None:
         raise UnknownMethodError(f"method: {name!r}; wanted one of {', '.join(METHOD_NAMES)}")
-    if exchange is None or exchange.size == 1:
+    if exchange is not None and exchange.size > 1:
+        if name not in HYPERGRADIENT_NAMES:
+            seen = f"{name} with {exchange.size} processes"
+            raise OptionsError(f"method: {seen}; wanted 1 process, or a method that learns")
+        builder = partial(CurationMethod, name, exchange=exchange)
+    if options.seeds == 1:
         return builder(options)
-    if name not in HYPERGRADIENT_NAMES:
-        raise OptionsError(f"method: {name} with {exchange.size} processes; wanted 1 process, or a method that learns")
-    return CurationMethod(name, options, exchange)
+    if name == "random":
+        raise OptionsError(f"seeds: {options.seeds} with method random; wanted 1, for it draws its scores once")
+    return RepeatedMethod(builder, options, build_network)
 
 
 def curate(
@@ -89,6 +102,7 @@ def curate(
     method: str = "sama",
     device: torch.device | str = "cpu",
     exchange: AbstractExchange | None = None,
+    build_network: BuildNetwork | None = None,
     observer: Callable[[StepReport], bool | None] | None = None,
 ) -> Decisions:
     """Decide what each example of a data set is worth.
@@ -104,6 +118,8 @@ def curate(
         method: a name of ``METHOD_NAMES``.
         device: where to compute.
         exchange: the processes that share the solve; see ``solve``.
+        build_network: the network of a seed, for all of ``options.seeds`` but the first; None starts them all from
+            ``network``.
         observer: sees the report of each step; returning False stops with an ``UnfinishedError``.
 
     Returns:
@@ -133,7 +149,7 @@ def curate(
     """
     examples = adapt_dataset(dataset)
     meta = None if meta_dataset is None else adapt_dataset(meta_dataset, examples.num_classes)
-    chosen = build_method(method, options or CurationOptions(), exchange)
+    chosen = build_method(method, options or CurationOptions(), exchange, build_network)
     state = chosen.init(network, examples, meta, device)
     while not chosen.is_done(state):
         report = chosen.step(state)

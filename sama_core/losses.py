@@ -79,6 +79,20 @@ def class_losses(outputs: Any, batch: Batch) -> Tensor:
     return -widen(outputs).log_softmax(1)
 
 
+def soft_label_losses(outputs: Any, batch: Batch, targets: Tensor) -> Tensor:
+    """Return the cross-entropy of each example's soft label: for one-hot targets that of the given label.
+
+    Shapes: outputs (B, C), targets (B, C) -> (B,).
+
+    Example:
+        >>> batch = Batch(torch.arange(1), torch.zeros(1, 1), torch.tensor([0]), seed=0)
+        >>> soft_label_losses(torch.zeros(1, 2), batch, torch.tensor([[0.75, 0.25]]))
+        tensor([0.6931])
+    """
+    losses_BC = class_losses(outputs, batch)
+    return (targets.to(losses_BC.dtype) * losses_BC).sum(1)
+
+
 def mean_cross_entropy(outputs: Any, batch: Batch) -> Tensor:
     """Return the mean cross-entropy of the batch: the meta loss of data curation.
 

@@ -51,6 +51,8 @@ class CurationOptions:
         accumulate: pieces into which each base batch is cut, their gradients added up: less memory, more time.
         compile: compile the network of the base step, with dropout as without compilation.
         seed: every random number of the solve derives from it.
+        seeds: curations of a method, from ``seed`` and the numbers that follow it, whose decisions are averaged; each
+            costs as much as the first.
         learned: a weight network over features of the example, one free logit per example, one weight per source, or a
             label corrector: a soft label in place of the given one.
         features: what the weight network sees, besides the given class and, where it is known, the source.
@@ -100,6 +102,7 @@ class CurationOptions:
     accumulate: int = 1
     compile: bool = False
     seed: int = 0
+    seeds: int = 1
     learned: LearnedKind = "network"
     features: tuple[FeatureName, ...] = get_args(FeatureName)
     evidence: tuple[EvidenceName, ...] = get_args(EvidenceName)
@@ -123,7 +126,8 @@ class CurationOptions:
         for name, choice in _CHOICES.items():
             if getattr(self, name) not in get_args(choice):
                 raise OptionsError(f"{name}: {getattr(self, name)!r}; wanted one of {', '.join(get_args(choice))}")
-        for name in ("epochs", "batch_size", "accumulate", "unroll_steps", "averaged_checkpoints", "check_every"):
+        counts = ("epochs", "batch_size", "accumulate", "seeds", "unroll_steps", "averaged_checkpoints", "check_every")
+        for name in counts:
             self._check_integer(name, 1)
         for name in ("warmup_steps", "terms", "seed"):
             self._check_integer(name, 0)

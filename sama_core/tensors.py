@@ -64,6 +64,16 @@ def move_inputs(inputs: Inputs, device: torch.device, *, channels_last: bool = F
     return map_inputs(inputs, move)
 
 
+def prefers_channels_last(network: nn.Module) -> bool:
+    """Return whether a network is faster, on CPUs and on tensor cores, with the channels of its images last.
+
+    Example:
+        >>> prefers_channels_last(nn.Conv2d(1, 1, 3)), prefers_channels_last(nn.Linear(1, 1))
+        (True, False)
+    """
+    return any(isinstance(part, nn.Conv2d) for part in network.modules())
+
+
 @torch.no_grad()
 def nudge(params: Mapping[str, Tensor], direction: Mapping[str, Tensor], length: float) -> None:
     """Move the parameters by ``length`` along minus the direction: a step on the meta loss itself.

@@ -17,11 +17,13 @@ from sama_core.errors import ExamplesError, OptionsError
 from sama_core.options import CurationOptions
 from sama_core.origin import describe_origin
 from sama_core.randomness import isolated_randomness
-from sama_core.tensors import move_inputs
+from sama_core.tensors import move_inputs, prefers_channels_last
 from sama_core.types import JSON, AbstractExamples, SolveStatus, StepReport, check_examples
 
 Observer = Callable[[StepReport], bool | None]
 Watch = Callable[[Batch, Tensor], None]
+
+_ROUNDING = 1e-3
 
 
 @dataclass
@@ -31,10 +33,12 @@ class TrainingState:
     Attributes:
         base: network, optimizer and progress.
         weights: (N,) loss multiplier of every example, on the device; those of the rows in use have mean 1.
+        targets: (N, C) soft labels on the device, in place of the given ones; None where these are trained on.
     """
 
     base: BaseLevel
     weights: Tensor
+    targets: Tensor | None = None
 
     @property
     def network(self) -> nn.Module:
@@ -72,6 +76,7 @@ class PlainTrainer:
         *,
         rows: Tensor | None = None,
         weights: Tensor | None = None,
+        targets: Tensor | None = None,
         num_steps: int | None = None,
     ) -> TrainingState:
         """Return the state before the first step, on a copy of ``network``.
@@ -83,11 +88,14 @@ class PlainTrainer:
             rows: row numbers to train on; None takes all.
             weights: (N,) loss multipliers, 0 or more, for **all** examples; scaled to mean 1 over ``rows``. A row of
                 weight 0 is in no batch, where it would take the place of one that teaches something.
+            targets: (N, C) soft labels, the probability of each class, for **all** examples: the loss is the
+                cross-entropy with them. None trains on the given labels.
             num_steps: steps in all; None takes ``options.epochs`` passes over the rows that count.
 
         Raises:
             ExamplesError: bad labels, rows outside 0..N-1, or no rows.
-            OptionsError: weights of another length, negative, not finite, or all 0; fewer than 1 step.
+            OptionsError: weights of another length, negative, not finite, or all 0; targets of another shape, or no
+                probabilities; fewer than 1 step.
         """
         check_examples(examples, "examples")
         if num_steps is not None and num_steps < 1:
@@ -100,8 +108,11 @@ class PlainTrainer:
         if weights is not None:
             check_weights(weights, chosen, len(examples))
             chosen = chosen[weights.detach().cpu()[chosen] > 0]
+        if targets is not None:
+            check_targets(targets, chosen, examples)
         base = BaseLevel(network, examples, self.options, place, rows=chosen, num_steps=num_steps)
-        return TrainingState(base, scale_weights(weights, base.rows, len(examples)).to(place))
+        soft_NC = None if targets is None else targets.detach().to(place)
+        return TrainingState(base, scale_weights(weights, base.rows, len(examples)).to(place), soft_NC)
 
     def step(self, state: TrainingState, watch: Watch | None = None) -> StepReport:
         """Do one step; ``watch`` sees the batch and its logits (B, C). The global random generators stay untouched."""
@@ -109,7 +120,8 @@ class PlainTrainer:
         with isolated_randomness(base.device):
             batch = base.draw()
             weights_B = state.weights[batch.rows]
-            loss, logits_BC = base.descend(batch, weights_B)
+            targets_BC = None if state.targets is None else state.targets[batch.rows]
+            loss, logits_BC = base.descend(batch, weights_B, targets_BC)
             if watch is not None:
                 watch(batch, logits_BC)
         return base.report(loss, weights_B)
@@ -134,7 +146,26 @@ class PlainTrainer:
     def _describe(self, state: TrainingState) -> dict[str, JSON]:
         base = state.base
         origin = describe_origin("training", self.options, base.examples, base.course.num_steps)
-        return {**origin, "num_rows": len(base.rows)}
+        return {**origin, "num_rows": len(base.rows), "is_soft": state.targets is not None}
+
+
+def check_targets(targets: Tensor, rows: Tensor, examples: AbstractExamples) -> None:
+    """Refuse soft labels that no training on ``rows`` can use.
+
+    Raises:
+        OptionsError: another shape than (N, C), or over ``rows`` no probabilities that add up to 1.
+
+    Example:
+        >>> from sama_core.types import TensorExamples
+        >>> examples = TensorExamples(torch.eye(2), torch.tensor([0, 1]))
+        >>> check_targets(torch.tensor([[0.9, 0.1], [0.5, 0.5]]), torch.tensor([0, 1]), examples)
+    """
+    wanted = (len(examples), examples.num_classes)
+    if targets.shape != wanted:
+        raise OptionsError(f"targets: shape {tuple(targets.shape)}; wanted {wanted}")
+    used = targets.detach().cpu().double()[rows]
+    if not bool((used >= 0).all()) or bool(((used.sum(1) - 1.0).abs() > _ROUNDING).any()):
+        raise OptionsError("targets: not the probabilities of each class; wanted numbers of 0 or more that add up to 1")
 
 
 def check_weights(weights: Tensor, rows: Tensor, num_examples: int) -> None:
@@ -174,6 +205,7 @@ def fit(
     *,
     rows: Tensor | None = None,
     weights: Tensor | None = None,
+    targets: Tensor | None = None,
     num_steps: int | None = None,
     device: torch.device | str = "cpu",
     observer: Observer | None = None,
@@ -184,8 +216,9 @@ def fit(
         network: starting point; not edited.
         examples: all examples.
         options: as for ``PlainTrainer``.
-        rows: as for ``PlainTrainer.init``; likewise ``weights`` and ``num_steps``.
+        rows: as for ``PlainTrainer.init``; likewise ``weights``, ``targets`` and ``num_steps``.
         weights: see ``rows``.
+        targets: see ``rows``.
         num_steps: see ``rows``.
         device: where to compute.
         observer: sees the report of each step; returning False ends the training early.
@@ -202,7 +235,7 @@ def fit(
         (1.0, 'finished after 50 steps')
     """
     trainer = PlainTrainer(options)
-    state = trainer.init(network, examples, device, rows=rows, weights=weights, num_steps=num_steps)
+    state = trainer.init(network, examples, device, rows=rows, weights=weights, targets=targets, num_steps=num_steps)
     while not trainer.is_done(state):
         report = trainer.step(state)
         if observer is not None and observer(report) is False:
@@ -216,7 +249,7 @@ def predict(
     examples: AbstractExamples,
     *,
     rows: Tensor | None = None,
-    batch_size: int = 512,
+    batch_size: int = 128,
     device: torch.device | str = "cpu",
 ) -> Tensor:
     """Return the logits of the network in evaluation mode; its modes are put back after.
@@ -239,9 +272,12 @@ def predict(
                 [0., 1.]])
     """
     chosen = torch.arange(len(examples)) if rows is None else rows.to(torch.int64).cpu()
-    place = torch.device(device)
+    place, channels_last = torch.device(device), prefers_channels_last(network)
     with evaluation_mode(network):
-        parts = [network(move_inputs(examples.fetch(part), place)) for part in torch.split(chosen, batch_size)]
+        parts = [
+            network(move_inputs(examples.fetch(part), place, channels_last=channels_last))
+            for part in torch.split(chosen, batch_size)
+        ]
     return torch.cat(parts).float().cpu()
 
 

@@ -11,7 +11,7 @@ from sklearn.metrics import roc_auc_score
 from benchmarks.quality.correction import choose_most_doubtful, measure_correction, relabel
 from benchmarks.quality.detection import measure_detection
 from benchmarks.quality.gauge import Gauge
-from benchmarks.quality.methods import Variant
+from benchmarks.quality.methods import TRUSTING, Variant
 from benchmarks.quality.prepared import PreparedSet
 from benchmarks.quality.trainer import ArmTrainer, Choice, PlainCost
 from sama_core import CurationOptions, Decisions, build_method
@@ -108,7 +108,8 @@ def choose_arms(decisions: Decisions, prepared: PreparedSet, seed: int) -> Mappi
     - kept: without as many rows of the highest noise score as labels are wrong, the same number for every method;
     - suggested: labels by the product's rule of correction;
     - weights: given labels with learned weights, where weights were learned;
-    - relabelled: corrected labels, with the weights that the product gives them.
+    - relabelled: corrected labels, with the weights that the product gives them;
+    - soft: the probability of each class, where trusted rows calibrated it, every row counting alike.
     """
     judged = prepared.find_untrusted()
     rows, trusted = prepared.train_rows[judged], prepared.trusted_rows
@@ -123,6 +124,8 @@ def choose_arms(decisions: Decisions, prepared: PreparedSet, seed: int) -> Mappi
         corrected = prepared.given.copy()
         corrected[prepared.train_rows] = relabelled.labels
         arms["suggested"] = Choice(_trust(prepared, corrected), both)
+        if decisions.method in TRUSTING:
+            arms["soft"] = Choice(arms["suggested"].labels, both, soft=_soften(decisions, prepared))
     if np.ptp(decisions.weight[judged]) > 0:
         arms["weights"] = Choice(labels, both, _weigh(decisions, prepared, judged))
         if relabelled is not None:
@@ -135,6 +138,16 @@ def _trust(prepared: PreparedSet, labels: NDArray[np.int64]) -> NDArray[np.int64
     trusted = labels.copy()
     trusted[prepared.trusted_rows] = prepared.gold[prepared.trusted_rows]
     return trusted
+
+
+def _soften(decisions: Decisions, prepared: PreparedSet) -> NDArray[np.float32]:
+    """Return soft labels (P, C): the method's own for curated rows, certain ones for trusted rows."""
+    certain = np.eye(prepared.num_classes, dtype=np.float32)
+    soft = certain[prepared.gold]
+    assert decisions.probabilities is not None, "the method corrects labels"
+    judged = prepared.find_untrusted()
+    soft[prepared.train_rows[judged]] = decisions.probabilities[judged]
+    return soft
 
 
 def _weigh(decisions: Decisions, prepared: PreparedSet, judged: NDArray[np.bool_]) -> NDArray[np.float32]:

@@ -51,19 +51,23 @@ class Plan:
 
     def forecast_seconds(self, unit: Unit) -> float:
         """Return the processor time that a unit may take on a CPU."""
-        trainings = unit.forecast(self.count_steps(unit.set_name))
-        return trainings * self.forecast_plain(unit.set_name) * _FORECAST_SHARE
+        num_steps = self._count_own_steps(unit.set_name) if unit.kind == "cost" else self.count_steps(unit.set_name)
+        return unit.forecast(num_steps) * num_steps * SETS[unit.set_name].step_ms / 1000 * _FORECAST_SHARE
 
     def forecast_plain(self, set_name: str) -> float:
         """Return the processor time of one plain training on a CPU."""
         return self.count_steps(set_name) * SETS[set_name].step_ms / 1000
 
+    def _count_own_steps(self, set_name: str) -> int:
+        """Return the steps that the product would take, more or less."""
+        return TRAINING_DEFAULTS[self.place.model or SETS[set_name].model].num_steps
+
     def count_steps(self, set_name: str) -> int:
         """Return the steps of one plain training, more or less."""
         spec, size = SETS[set_name], self.place.sizes[set_name]
-        defaults = TRAINING_DEFAULTS[self.place.model or spec.model]
         if size.epochs is None:
-            return defaults.num_steps
+            return self._count_own_steps(set_name)
+        defaults = TRAINING_DEFAULTS[self.place.model or spec.model]
         num_train = size.num_train or spec.num_labelled
         return -(-num_train // defaults.batch_size) * size.epochs
 
@@ -99,6 +103,9 @@ def parse_plan(arguments: Sequence[str]) -> Plan:
         forecast_only=chosen.plan,
     )
     units = _list_units(sets, chosen.methods, range(chosen.seeds), is_ablation=chosen.ablate, complete=chosen.complete)
+    if not (chosen.ablate or chosen.epochs) and OURS in (chosen.methods or (OURS,)):
+        cut = [name for name in sets if SETS[name].is_main and sizes[name].epochs is not None]
+        units += [Unit("cost", name, "audited", OURS, seed, False) for name in cut for seed in range(chosen.seeds)]
     return replace(plan, units=tuple(sorted(units, key=plan.forecast_seconds, reverse=True)))
 
 

@@ -24,7 +24,8 @@ Trainings have equal numbers of steps and start from random numbers other than t
 labels as they are. Every other arm knows the true labels of the trusted rows and trains on these rows too, so that what
 beats "given+meta" beats it by what was decided about the other rows. "kept" drops as many rows as there are wrong
 labels, by the method's own noise score; "suggested" takes the labels of the product's default rule of correction;
-"weights" and "relabelled" use the learned weights.
+"weights" and "relabelled" use the learned weights; "soft" trains on the probability of each class, every row alike, for
+the methods to which trusted rows taught it.
 
 Time is that of the processor, as a multiple of plain training of the same length, measured before and after in the same
 process; memory is the peak of the process as a multiple of that during plain training."""
@@ -41,7 +42,7 @@ _FIGURES = (
     ("brier", "Calibration of noise_score: Brier score (lower is better)"),
 )
 _CONTROLS = ("given", "meta", "given+meta", "gold")
-_ARMS = ("kept", "suggested", "weights", "relabelled")
+_ARMS = ("kept", "suggested", "weights", "relabelled", "soft")
 
 
 def format_report(summary: Summary, origins: Sequence[str]) -> str:
@@ -68,6 +69,7 @@ def format_report(summary: Summary, origins: Sequence[str]) -> str:
         _section("Pruning of true labels: test accuracy by share removed", _format_pruning(summary)),
         _section("Time, as a multiple of plain training", _format_cost(summary, "time_ratio")),
         _section("Peak memory, as a multiple of plain training's", _format_cost(summary, "memory_ratio")),
+        _section("`sama` trained for as many epochs as the product would", _format_own_cost(summary)),
         failed,
     ]
     return "\n\n".join([_METHOD, *measured, *(part for part in parts if part)])
@@ -197,6 +199,17 @@ def _format_cost(summary: Summary, figure: str) -> str:
         return _show(summary.spread("curation", set_name, method, "cost", figure), 2)
 
     return _tabulate("method", _order_methods(summary.list_methods()), _order_sets(summary.list_sets()), cell)
+
+
+def _format_own_cost(summary: Summary) -> str:
+    """Return time and memory of the sets that the tables above train for fewer epochs than the product would."""
+    rows = []
+    for set_name in _order_sets(summary.list_sets("cost")):
+        training = summary.find("cost", set_name, OURS)[0]["training"]
+        steps = f"{training['epochs']} x {training['batch_size']} ({training['steps']})"
+        ratios = [summary.spread("cost", set_name, OURS, "cost", name) for name in ("time_ratio", "memory_ratio")]
+        rows.append([set_name, steps, *(_show(ratio, 2) for ratio in ratios)])
+    return format_table(["set", "epochs x batch (steps)", "time", "peak memory"], rows) if rows else ""
 
 
 def _format_ablation(summary: Summary, ablations: Collection[str], figure: str) -> str:

@@ -45,8 +45,10 @@ def judge_targets(summary: Summary) -> list[Verdict]:
         *_judge_floor(summary),
         *_judge_training(summary, "weights", "accuracy after reweight"),
         *_judge_training(summary, "relabelled", "accuracy after relabel"),
+        *_judge_training(summary, "soft", "accuracy after relabel with soft labels", (*_BASELINE_ARMS, "soft")),
         *_judge_pruning(summary),
-        *_judge_cost(summary),
+        *_judge_cost(summary, "curation", f"time at most {_MOST_TIME} plain trainings, a meta step after each tenth"),
+        *_judge_cost(summary, "cost", f"time at most {_MOST_TIME}, where the product chooses the number of epochs"),
     ]
 
 
@@ -90,14 +92,16 @@ def _judge_floor(summary: Summary) -> list[Verdict]:
     return [Verdict(target, "all", f"lowest {-lowest.value:.3f} ({lowest.name})", -lowest.value >= _LEAST_AUROC)]
 
 
-def _judge_training(summary: Summary, arm: str, title: str) -> list[Verdict]:
+def _judge_training(
+    summary: Summary, arm: str, title: str, rival_arms: Sequence[str] = _BASELINE_ARMS
+) -> list[Verdict]:
     verdicts, won, losses, judged = [], 0, [], 0
     for set_name in _in_order(summary.list_sets("controls")):
         ours = summary.mean("curation", set_name, OURS, "accuracy", arm)
         rivals = {
             f"{name}, {kind}": summary.mean("curation", set_name, name, "accuracy", kind)
             for name in _list_baselines(summary)
-            for kind in _BASELINE_ARMS
+            for kind in rival_arms
         } | {name: summary.mean("controls", set_name, "", "accuracy", name) for name in _CONTROLS}
         given = summary.mean("controls", set_name, "", "accuracy", "given")
         verdict = _compare(f"{title} above every baseline and both controls", set_name, ours, _find_best(rivals))
@@ -132,12 +136,11 @@ def _judge_pruning(summary: Summary) -> list[Verdict]:
     return verdicts
 
 
-def _judge_cost(summary: Summary) -> list[Verdict]:
-    target = f"time at most {_MOST_TIME} plain trainings, a meta step after each tenth"
+def _judge_cost(summary: Summary, kind: str, target: str) -> list[Verdict]:
     verdicts = []
-    for set_name in _in_order(summary.list_sets()):
-        ratio = summary.mean("curation", set_name, OURS, "cost", "time_ratio")
-        memory = summary.mean("curation", set_name, OURS, "cost", "memory_ratio")
+    for set_name in _in_order(summary.list_sets(kind)):
+        ratio = summary.mean(kind, set_name, OURS, "cost", "time_ratio")
+        memory = summary.mean(kind, set_name, OURS, "cost", "memory_ratio")
         if ratio is None:
             verdicts.append(Verdict(target, set_name, MISSING, None))
             continue

@@ -28,11 +28,13 @@ class Choice:
         labels: (P,) of the pool; only those of ``rows`` count.
         rows: of the pool.
         weights: (P,) loss multipliers, or None for equal ones.
+        soft: (P, C) probability of each class, trained on in place of ``labels``; None for these.
     """
 
     labels: NDArray[np.int64]
     rows: NDArray[np.int64]
     weights: NDArray[np.float32] | None = None
+    soft: NDArray[np.float32] | None = None
 
 
 @dataclass(frozen=True)
@@ -86,6 +88,7 @@ class ArmTrainer:
             self.options,
             rows=torch.from_numpy(choice.rows),
             weights=None if choice.weights is None else torch.from_numpy(choice.weights),
+            targets=None if choice.soft is None else torch.from_numpy(choice.soft),
             num_steps=self.num_steps,
             device=self._device,
         )
@@ -115,6 +118,7 @@ class ArmTrainer:
         digest = hashlib.sha256(f"{self._key} {self.num_steps} {json.dumps(self.options.to_json())}".encode())
         for values in (choice.rows, choice.labels[choice.rows]):
             digest.update(np.ascontiguousarray(values).tobytes())
-        if choice.weights is not None:
-            digest.update(np.ascontiguousarray(choice.weights[choice.rows]).tobytes())
+        for name, table in (("weights", choice.weights), ("soft", choice.soft)):
+            if table is not None:
+                digest.update(name.encode() + np.ascontiguousarray(table[choice.rows]).tobytes())
         return digest.hexdigest()

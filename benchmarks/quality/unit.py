@@ -24,7 +24,7 @@ PREPARED = "sets"
 """Folder in the cache for the sets that processes of one run hand on to each other."""
 _GAUGING = 0.2
 
-UnitKind = Literal["curation", "controls", "pruning", "whole"]
+UnitKind = Literal["curation", "controls", "pruning", "whole", "cost"]
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,8 @@ class Unit:
 
     Attributes:
         kind: curation: a method's decisions on noisy labels; controls: the trainings beside them; pruning: a method
-            on true labels; whole: the training on all of these.
+            on true labels; whole: the training on all of these; cost: a method trained for as many epochs as the
+            product would.
         set_name: of ``SETS``.
         mode: what is known of the trusted rows.
         method: of ``VARIANTS``; empty for trainings without a method.
@@ -60,6 +61,8 @@ class Unit:
         if self.kind == "whole":
             return 1.0
         cost = forecast_cost(self.method, num_steps, has_trusted=SETS[self.set_name].has_trusted) + _GAUGING
+        if self.kind == "cost":
+            return cost
         if self.kind == "pruning":
             return cost + len(REMOVED) * (len(RULES) if self.method == OURS else 1)
         return cost + ((4 if self.method == OURS else 2) if self.has_arms else 0)
@@ -103,6 +106,8 @@ def carry_out(unit: Unit, place: Workplace) -> dict[str, Any]:
         return {**found, "accuracy": {name: trainer.test(it) for name, it in choose_controls(prepared).items()}}
     curation = curate_set(VARIANTS[unit.method], prepared, options, builder, trainer, device=place.device)
     found["cost"] = curation.cost
+    if unit.kind == "cost":
+        return found
     if unit.kind == "pruning":
         return {**found, **prune(unit.method, curation.decisions, prepared, trainer)}
     found |= judge(curation.decisions, prepared)
@@ -113,7 +118,10 @@ def carry_out(unit: Unit, place: Workplace) -> dict[str, Any]:
 
 
 def choose_options(unit: Unit, place: Workplace, prepared: PreparedSet) -> CurationOptions:
-    """Return the product's defaults for the set's network, with the set's own number of epochs where it has one."""
+    """Return the product's defaults for the set's network, with the set's own number of epochs where it has one.
+
+    Not for the kind cost, which takes the product's number.
+    """
     judges_itself = len(prepared.trusted_rows) == 0
     column = {"column": "split", "value": "valid"}
     document = parse_document(
@@ -127,7 +135,7 @@ def choose_options(unit: Unit, place: Workplace, prepared: PreparedSet) -> Curat
     )
     num_train = len(prepared.train_rows)
     options = resolve_options(document, _name_model(unit, place), num_train, judges_itself=judges_itself)
-    epochs = place.sizes[unit.set_name].epochs
+    epochs = None if unit.kind == "cost" else place.sizes[unit.set_name].epochs
     return options if epochs is None else replace(options, epochs=epochs)
 
 

@@ -18,8 +18,6 @@ from sama_core.origin import describe_origin
 from sama_core.training import PlainTrainer, TrainingState, predict
 from sama_core.types import JSON, AbstractExamples, SolveCode, SolveStatus, StepReport, check_examples
 
-_PREDICTION_BATCH = 256
-
 
 @dataclass(frozen=True)
 class Lesson:
@@ -209,4 +207,4 @@ def predict_probabilities(
     """
     if rows is not None and len(rows) == 0:
         return torch.zeros(0, examples.num_classes)
-    return predict(network, examples, rows=rows, batch_size=_PREDICTION_BATCH, device=device).softmax(1)
+    return predict(network, examples, rows=rows, device=device).softmax(1)

@@ -117,6 +117,11 @@ class JobDocument(AbstractSpec):
         return self.relabel or RelabelSpec()
 
     @property
+    def has_soft_labels(self) -> bool:
+        """True where rows get the probability of every class to train on."""
+        return self.relabelling is not None and self.relabelling.targets == "soft"
+
+    @property
     def meta_label(self) -> str:
         """The column with the trusted label of the meta set."""
         return (self.meta.label if self.meta else None) or self.dataset.label

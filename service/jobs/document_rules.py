@@ -261,6 +261,10 @@ def _check_method(draft: Draft) -> Iterator[Problem]:
         if value is not None and value != MethodSpec.model_fields[field].default:
             why = f"method.{field} has no effect with the method {method!r}; leave it out or use {list_names(knowing)}."
             yield refuse(f"method.{field}", value, f"no method.{field} beside {method!r}", why)
+    seeds = draft.find("method.seeds")
+    if method == "random" and isinstance(seeds, int) and seeds > 1:
+        why = f"method.seeds is {seeds}, but method 'random' trains nothing: its scores are drawn once; wanted 1."
+        yield refuse("method.seeds", seeds, "1 with method 'random'", why)
 
 
 def _check_relabel(draft: Draft) -> Iterator[Problem]:

@@ -115,6 +115,7 @@ class MethodSpec(AbstractSpec):
     route: Literal["auto", "ghost", "finite-difference", "forward-mode"] = "auto"
     ema_decay: Annotated[float, Field(ge=0, lt=1)] | None = None
     averaged_checkpoints: Annotated[int, Field(ge=1, le=100)] = 5
+    seeds: Annotated[int, Field(ge=1, le=20)] = 1
 
 
 class TrainingSpec(AbstractSpec):

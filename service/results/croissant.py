@@ -37,7 +37,7 @@ _DESCRIPTIONS = {
     "source": "Where the example came from.",
     "given_label": "The label as delivered.",
     "weight": "Loss multiplier; mean 1 over labelled rows.",
-    "weight_std": "Spread of the weight over the averaged checkpoints.",
+    "weight_std": "Spread of the weight over the averaged checkpoints and the seeds.",
     "score": "Worth of keeping the example; higher is better.",
     "rank": "Place in the order of keeping; 0 is kept first.",
     "noise_score": "How likely the given label is wrong, 0 to 1.",

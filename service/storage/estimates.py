@@ -65,6 +65,11 @@ def count_plain_steps(method: MethodSpec) -> float:
     return 1.0 + ENSEMBLE_COST + cost / method.unroll_steps
 
 
+def count_plain_trainings(method: MethodSpec) -> float:
+    """Return what a method costs from all its seeds, in plain trainings of the same length."""
+    return count_plain_steps(method) * method.seeds
+
+
 @dataclass(frozen=True, slots=True)
 class Estimate:
     """A rough forecast and the sentence that says what it rests on."""
@@ -87,7 +92,7 @@ def estimate_job(document: JobDocument, num_train: int, num_input_bytes: int, nu
     epochs = document.training.epochs or ASSUMED_EPOCHS
     scale = (num_pixels or ASSUMED_PIXELS) / ASSUMED_PIXELS if model in {"cnn", "resnet18"} else 1.0
     per_pass = num_train * epochs * cost.seconds * scale
-    method = count_plain_steps(document.method)
+    method = count_plain_trainings(document.method)
     evaluation = plan_evaluation(document)
     seconds = per_pass * (method * (1 + evaluation.num_method) + evaluation.num_plain)
     decoded = num_train * (num_pixels or 0) * 3 * 4 if document.dataset.kind == "image" else 4 * num_input_bytes

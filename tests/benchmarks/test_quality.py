@@ -5,6 +5,7 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -136,6 +137,11 @@ def test_arms_take_the_method_at_its_word_and_trust_the_trusted(data: Path, tmp_
     assert set(arms) == {"kept", "suggested", "weights", "relabelled"}
     assert arms["kept"].rows.tolist() == np.flatnonzero(~(wrong & untrusted)).tolist()
     assert arms["suggested"].labels.tolist() == gold.tolist()
+    trusting = choose_arms(replace(decisions, method="sama", probabilities=right * 0.5 + 0.25), prepared, seed=0)
+    soft = trusting["soft"].soft
+    assert set(trusting) == {*arms, "soft"}
+    assert soft is not None and trusting["soft"].weights is None
+    assert soft[untrusted].max() == 0.75 and soft[~untrusted].tolist() == right[~untrusted].tolist()
     weights = arms["weights"].weights
     assert weights is not None and weights[untrusted].mean() == pytest.approx(1.0)
     assert set(weights[~untrusted].tolist()) == {1.0}
@@ -178,6 +184,10 @@ def test_targets_are_judged_by_the_figures() -> None:
     assert (reweighted.word, reweighted.figures) == ("PASS", "0.800 against 0.790 (aum, kept): +0.010")
     assert found["accuracy after relabel above all of them on 75% of the sets", "all"].word == "MISSED"
     assert found["accuracy after relabel never below given labels", "all"].figures == "below on letter -0.010"
+    longer = _record(_unit("sama", "cost"), cost={"time_ratio": 1.4}, training={"epochs": 9})
+    own = judge_targets(Summary([longer]))[-1]
+    assert own.target == "time at most 1.5, where the product chooses the number of epochs"
+    assert (own.where, own.word, own.figures) == ("letter", "PASS", "1.40 times")
     cost = found["time at most 1.5 plain trainings, a meta step after each tenth", "letter"]
     assert (cost.word, cost.figures) == ("MISSED", "1.60 times, memory 1.10 times")
 
@@ -200,6 +210,8 @@ def test_the_plan_compares_every_baseline_and_prunes_by_the_named_ones() -> None
     kinds = {(unit.kind, unit.set_name) for unit in plan.units}
     assert ("controls", "letter") in kinds and ("controls", "letter_sym40") not in kinds
     assert {unit.method for unit in plan.units if unit.kind == "pruning"} >= {"random", "aum", "sama"}
+    at_own_length = {unit.set_name for unit in plan.units if unit.kind == "cost"}
+    assert at_own_length == {"cifar10_worse", "mnist_sym40", "wrench_youtube", "wrench_sms", "sst2"}
     assert plan.is_whole and not parse_plan(["--plan", "--rows", "100"]).is_whole
     ablation = parse_plan(["--plan", "--ablate"])
     by_set = {name: {unit.method for unit in ablation.units if unit.set_name == name} for name in ("sst2", "adult")}

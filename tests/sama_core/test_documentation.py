@@ -40,7 +40,7 @@ FLOORS = (
     {"bilevel"},
     {"decisions", "selection", "training", "solve", "check"},
     {"method", "sharded"},
-    {"reweighting", "scores"},
+    {"reweighting", "scores", "repeated"},
     {"detection"},
     {"curate"},
 )

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from sama_core.errors import ExamplesError, NetworkError, OptionsError
+from sama_core.errors import CheckpointError, ExamplesError, NetworkError, OptionsError
 from sama_core.options import CurationOptions
 from sama_core.training import PlainTrainer, accuracy, fit, predict
 from sama_core.types import SolveCode
@@ -53,6 +53,42 @@ def test_rows_of_weight_zero_take_nobodys_place_in_a_batch() -> None:
     assert all(
         torch.equal(left, right) for left, right in zip(state.network.parameters(), chosen.parameters(), strict=True)
     )
+
+
+@pytest.mark.parametrize("accumulate", [1, 3])
+def test_one_hot_targets_train_as_their_labels_do(accumulate: int) -> None:
+    examples, other = build_examples(), build_examples()
+    other.labels = (other.labels + 1) % 3
+    options, weights = replace(OPTIONS, accumulate=accumulate), torch.rand(48) + 0.5
+    targets = torch.eye(3)[examples.labels]
+    left = fit(build_small_network(), examples, options, weights=weights)[0]
+    right = fit(build_small_network(), other, options, weights=weights, targets=targets)[0]
+    for one, two in zip(left.parameters(), right.parameters(), strict=True):
+        torch.testing.assert_close(one, two)
+
+
+def test_soft_targets_are_what_the_network_learns_to_say() -> None:
+    examples, targets = build_examples(), torch.tensor([[0.2, 0.5, 0.3]]).repeat(48, 1)
+    network = fit(build_small_network(), examples, replace(OPTIONS, epochs=60), targets=targets)[0]
+    torch.testing.assert_close(predict(network, examples).softmax(1), targets, atol=0.03, rtol=0)
+
+
+def test_a_training_on_soft_targets_resumes_as_one_alone() -> None:
+    trainer, targets = PlainTrainer(OPTIONS), torch.rand(48, 3).softmax(1)
+    whole, half, resumed = (
+        trainer.init(build_small_network(), build_examples(), targets=targets, num_steps=20) for _ in range(3)
+    )
+    for _ in range(9):
+        trainer.step(half)
+    trainer.restore(resumed, *trainer.export(half))
+    for state in (whole, resumed):
+        while not trainer.is_done(state):
+            trainer.step(state)
+    for left, right in zip(whole.network.parameters(), resumed.network.parameters(), strict=True):
+        assert torch.equal(left, right)
+    hard = trainer.init(build_small_network(), build_examples(), num_steps=20)
+    with pytest.raises(CheckpointError, match="is_soft is True; wanted False"):
+        trainer.restore(hard, *trainer.export(half))
 
 
 def test_scale_of_the_weights_does_not_matter() -> None:
@@ -111,6 +147,9 @@ def test_every_epoch_visits_every_row_once_in_batches_of_like_size() -> None:
         ({"weights": torch.ones(3)}, OptionsError, r"weights: shape \(3,\); wanted \(48,\)"),
         ({"weights": torch.zeros(48)}, OptionsError, "weights: negative, not finite or all 0"),
         ({"weights": -torch.ones(48)}, OptionsError, "weights: negative, not finite or all 0"),
+        ({"targets": torch.ones(48, 2) / 2}, OptionsError, r"targets: shape \(48, 2\); wanted \(48, 3\)"),
+        ({"targets": torch.ones(48, 3)}, OptionsError, "targets: not the probabilities of each class"),
+        ({"targets": torch.full((48, 3), torch.nan)}, OptionsError, "targets: not the probabilities of each class"),
         ({"num_steps": 0}, OptionsError, "num_steps: 0; wanted at least 1"),
     ],
 )

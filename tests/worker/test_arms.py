@@ -97,6 +97,22 @@ def test_curated_and_meta_is_the_kept_rows_by_weight_and_each_trusted_row_like_a
     assert replace(plan, weight=None).make("curated-and-meta", 1).weights is None
 
 
+def test_soft_labels_are_trained_on_alike_and_trusted_ones_are_certain() -> None:
+    soft = np.full((NUM_ROWS, 3), [0.5, 0.3, 0.2], dtype=np.float32)
+    plan = replace(make_plan(weighted=False, trusted=TRUSTED), soft=soft)
+    curated, joined = plan.make("curated", 1), plan.make("curated-and-meta", 1)
+    assert curated.weights is joined.weights is None
+    assert curated.trained_on == "the 30 kept rows, with their soft labels, each counting alike"
+    assert curated.soft is not None
+    assert joined.soft is not None
+    assert curated.soft.shape == joined.soft.shape == (NUM_ROWS + 3, 3)
+    assert (curated.soft[:NUM_ROWS] == soft).all()
+    assert joined.soft[[3, 40, 52]].tolist() == [[0, 0, 1], [0, 0, 1], [0, 1, 0]]
+    assert (joined.soft[4] == soft[4]).all()
+    assert (soft == soft[0]).all(), "the plan's own stay as they are"
+    assert all(plan.make(name, 1).soft is None for name in ("full", "random", "loss", "meta", "full-and-meta"))
+
+
 def test_rows_of_weight_zero_are_counted_and_do_not_lower_the_weight_of_trusted_ones() -> None:
     weight = np.ones(NUM_ROWS, dtype=np.float32)
     weight[:6] = 0

@@ -95,6 +95,26 @@ def test_soft_labels_are_the_probabilities_that_the_decision_rests_on(
         assert int(np.argmax(row["soft_label"])) == row["suggested_label"]
 
 
+@sqlite_alone
+def test_the_proof_of_soft_labels_trains_on_them(database: Database, settings: Settings, points: Path) -> None:
+    document = make_relabel_document(points, targets="soft", min_confidence=0.7)
+    arms = ["full", "curated", "random", "full-and-meta", "curated-and-meta"]
+    proofs = {}
+    for targets in ("soft", "hard"):
+        document["relabel"]["targets"] = targets
+        job_id = run_to_end(database, settings, document | {"evaluation": {"arms": arms, "seeds": 2}})
+        evaluation = Summary.model_validate(read_result(database, job_id)[0].summary).evaluation
+        assert evaluation is not None
+        proofs[targets] = {arm.arm: arm for arm in evaluation.arms}
+    soft = {name: arm.trained_on for name, arm in proofs["soft"].items()}
+    kept = "the 115 kept rows, with their soft labels"
+    assert soft["curated"] == f"{kept}, each counting alike"
+    assert soft["curated-and-meta"] == f"{kept}, and the 24 trusted ones, each counting alike"
+    assert soft["random"] == "115 rows drawn at random, each counting alike"
+    assert "soft" not in proofs["hard"]["curated"].trained_on
+    assert proofs["soft"]["curated"].mean >= proofs["soft"]["full"].mean
+
+
 class StopOnceRelabelled(StopFlag):
     """A stop that is asked for as soon as the job's events tell of corrected labels."""
 

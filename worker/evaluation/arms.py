@@ -1,7 +1,7 @@
 """The arms: which rows each one trains on, with which labels and weights, by the same number of steps."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -25,6 +25,7 @@ class Arm:
         labels: (P,) label to train on; that of rows left out is not used.
         weights: (P,) loss multipliers, or None where all rows count alike.
         trained_on: the same in words.
+        soft: (P, C) probability of each class to train on in place of ``labels``, or None.
     """
 
     name: ArmName
@@ -32,6 +33,7 @@ class Arm:
     labels: NDArray[np.int64]
     weights: NDArray[np.float32] | None
     trained_on: str
+    soft: NDArray[np.float32] | None = None
 
 
 @dataclass(frozen=True)
@@ -51,9 +53,11 @@ class ArmPlan:
         rank: (L,) the selection's order, 0 = kept first, -1 for rows without any label.
         num_kept: rows to train on.
         curated: (L,) the labels that curated arms train on: corrected ones for task `relabel`, else the given ones.
-        weight: (L,) learned weights, or None where kept rows count alike (task `prune`).
+        weight: (L,) learned weights, or None where kept rows count alike (task `prune`, or soft labels, which say
+            themselves how doubtful a row is).
         trusted: the meta set, where there is one.
         loss_score: (N,) higher = lower loss in a plain training; None before that is known.
+        soft: (L, C) soft labels that curated arms train on; None where the labels themselves are trained on.
     """
 
     given: NDArray[np.int64]
@@ -63,6 +67,7 @@ class ArmPlan:
     weight: NDArray[np.float32] | None
     trusted: Trusted | None = None
     loss_score: NDArray[np.float64] | None = None
+    soft: NDArray[np.float32] | None = None
 
     def make(self, name: ArmName, seed: int, num_kept: int | None = None) -> Arm:
         """Return an arm; `num_kept` takes the place of the job's own. Only `random` depends on the seed."""
@@ -111,6 +116,9 @@ class ArmPlan:
 
     def _make_curated(self, kept: NDArray[np.int64]) -> Arm:
         words = f"the {len(kept):,} kept rows{self._count_changed(kept)}"
+        if self.soft is not None:
+            arm = self._make("curated", kept, words=f"the {len(kept):,} kept rows, with their soft labels")
+            return replace(arm, soft=self._soften(self.soft, arm.labels))
         if self.weight is None:
             return self._make("curated", kept, words=words, labels=self.curated)
         return self._make(
@@ -166,6 +174,12 @@ class ArmPlan:
         labels = self._set_trusted(self.curated)
         num_trusted = len(self._need_trusted().labels)
         words = f"the {len(kept):,} kept rows{self._count_changed(kept)} and the {num_trusted:,} trusted ones"
+        if self.soft is not None:
+            words = f"the {len(kept):,} kept rows, with their soft labels, and the {num_trusted:,} trusted ones"
+            arm = self._make("curated-and-meta", rows, words=words, labels=labels)
+            soft = self._soften(self.soft, arm.labels)
+            soft[shared] = _make_one_hot(labels[shared], soft.shape[1])
+            return replace(arm, soft=soft)
         if self.weight is None:
             return self._make("curated-and-meta", rows, words=words, labels=labels)
         counting = self.weight[kept][self.weight[kept] > 0]
@@ -175,6 +189,10 @@ class ArmPlan:
         weights[own] = self.weight[own]
         words = f"{words}, each of the latter like an average kept row, the former with their learned weights"
         return self._make("curated-and-meta", rows, words=words, labels=labels, weights=weights)
+
+    def _soften(self, soft: NDArray[np.float32], labels: NDArray[np.int64]) -> NDArray[np.float32]:
+        """Return soft labels (P, C): the rows' own, and those of the trusted rows after them, which are certain."""
+        return np.concatenate([soft, _make_one_hot(labels[len(soft) :], soft.shape[1])])
 
     def _need_trusted(self) -> Trusted:
         assert self.trusted is not None, "the document is refused without a meta set"
@@ -202,3 +220,8 @@ class ArmPlan:
         spread = np.zeros(len(self.rank) + num_trusted, dtype=np.float32)
         spread[rows] = weights
         return spread
+
+
+def _make_one_hot(labels: NDArray[np.int64], num_classes: int) -> NDArray[np.float32]:
+    """Return labels (R,) as probabilities (R, C)."""
+    return np.eye(num_classes, dtype=np.float32)[labels]

@@ -92,6 +92,7 @@ class PlainRun(AbstractRun):
             device,
             rows=torch.from_numpy(arm.rows),
             weights=None if arm.weights is None else torch.from_numpy(arm.weights),
+            targets=None if arm.soft is None else torch.from_numpy(arm.soft),
             num_steps=setting.num_steps,
         )
         self._test = data.test if is_tested else None
@@ -139,7 +140,9 @@ class MethodRun(AbstractRun):
     """The job's own method once more, on a copy of the curated rows with planted errors."""
 
     def __init__(self, data: JobData, planted: AbstractExamples, device: torch.device) -> None:
-        self._method: AbstractMethod[Any] = build_method(data.method_name, data.options)
+        self._method: AbstractMethod[Any] = build_method(
+            data.method_name, data.options, build_network=data.builder.build
+        )
         self._state = self._method.init(data.builder.build(data.options.seed), planted, data.meta, device)
 
     @property

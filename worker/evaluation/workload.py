@@ -13,7 +13,7 @@ from sama_core.views import JoinedExamples, RelabelledExamples
 from service.jobs.document import EvaluationSpec, JobDocument
 from service.jobs.document_specs import Arm as ArmName
 from service.results.rows import count_kept
-from service.storage.estimates import count_plain_steps
+from service.storage.estimates import count_plain_trainings
 from worker.evaluation.arms import Arm, ArmPlan, Trusted
 from worker.evaluation.baseline import read_scores
 from worker.evaluation.plant import Planting, move_votes, plant_errors
@@ -66,7 +66,7 @@ class Workload:
         assert document.evaluation is not None
         self.wanted: EvaluationSpec = document.evaluation
         options = data.options
-        first = document.training.seed + 1
+        first = document.training.seed + document.method.seeds  # none of those that the curation started from
         self.seeds = list(range(first, first + self.wanted.seeds))
         self.num_steps = -(-len(data.train) // options.batch_size) * options.epochs
         self.arm_plan = _make_arm_plan(document, data, outcome)
@@ -78,7 +78,7 @@ class Workload:
         self._data, self._device = data, device
         self._setting = PlainSetting(data, device, self.num_steps)
         self._pool = _join_pool(data, outcome)
-        self._method_cost = count_plain_steps(document.method)
+        self._method_cost = count_plain_trainings(document.method)
 
     def _plant(self, data: JobData, outcome: Outcome) -> Planting | None:
         if self.wanted.plant is None:
@@ -188,16 +188,19 @@ class Workload:
 def _make_arm_plan(document: JobDocument, data: JobData, outcome: Outcome) -> ArmPlan:
     """Return what the arms are made from: rows with a given label, then those that got their first one."""
     rank, labels, weight = outcome.rank, outcome.labels, outcome.decisions.weight
+    soft = outcome.decided.probabilities if document.has_soft_labels else None
     if outcome.added is not None:
         added = outcome.added
         rank, labels = np.concatenate([rank, added.rank]), np.concatenate([labels, np.maximum(added.labels, 0)])
         weight = np.concatenate([weight, added.weight])
+        soft = None if soft is None else np.concatenate([soft, added.suggestions.probabilities])
     return ArmPlan(
         given=data.train.labels.numpy(),
         rank=rank,
         num_kept=outcome.num_kept,
         curated=labels,
-        weight=None if document.task == "prune" else weight,
+        weight=None if document.task == "prune" or soft is not None else weight,
+        soft=soft,
         trusted=None if data.meta is None else Trusted(data.meta.labels.numpy(), _find_train_rows(data)),
     )
 

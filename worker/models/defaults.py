@@ -54,6 +54,7 @@ def resolve_options(document: JobDocument, model_name: str, num_train: int, *, j
         compile=training.compile,
         stop_when_settled=training.stop_when_settled,
         seed=training.seed,
+        seeds=method.seeds,
         learned=method.learned,
         meta_lr=method.meta_lr or usual.meta_lr,
         meta_batch_size=method.meta_batch_size,

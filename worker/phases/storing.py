@@ -3,7 +3,6 @@
 import hashlib
 
 from service.attempts.repository import AttemptRepository
-from service.jobs.document import JobDocument
 from service.jobs.state import Phase
 from service.results.rows import encode_chunk
 from service.results.schemas import EvaluationSummary
@@ -31,7 +30,7 @@ def store_results(
     train, claim = data.tables.train, context.claim
     previews = PreviewBuilder(data.tables, data.labelled, outcome, context.settings.max_image_pixels)
     classes, sources, changes = GroupCounts("given_label"), GroupCounts("source"), LabelChanges()
-    num_soft = data.tables.label_map.num_classes if _wants_soft_labels(context.document) else 0
+    num_soft = data.tables.label_map.num_classes if context.document.has_soft_labels else 0
     for chunk in RowBuilder(train, data.labelled, outcome, num_soft=num_soft).chunks():
         context.stop.check()
         _store_chunk(context, chunk)
@@ -54,11 +53,6 @@ def store_results(
     shown = previews.build(claim.job_id, claim.attempt)
     with context.database.write() as session:
         AttemptRepository(session).complete(result, shown)
-
-
-def _wants_soft_labels(document: JobDocument) -> bool:
-    relabelling = document.relabelling
-    return relabelling is not None and relabelling.targets == "soft"
 
 
 def _store_chunk(context: AttemptContext, chunk: Chunk) -> None:

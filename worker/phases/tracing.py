@@ -7,12 +7,11 @@ import torch
 from torch import Tensor
 
 from sama_core import Decisions
-from sama_core.detection.method import CurationState
 from sama_core.influences import Influences, trace_influences
 from sama_core.randomness import permute
 from worker.context import AttemptContext
 from worker.phases.reading import JobData
-from worker.phases.training import FinishedTraining
+from worker.phases.training import FinishedTraining, find_curation
 
 NUM_ROWS = 50
 NUM_SHOWN = 5
@@ -31,10 +30,10 @@ def trace_doubtful(
     Up to 50 rows and 1,000 trusted examples, drawn by the seed; fewer with large networks, so that it takes seconds.
     None where no trusted examples judged.
     """
-    state = training.state
-    if data.meta is None or not isinstance(state, CurationState) or state.bilevel is None:
+    curation = find_curation(training.state)
+    if data.meta is None or curation is None or curation.bilevel is None:
         return None
-    base = state.bilevel.base
+    base = curation.bilevel.base
     network, optimizer = base.network, base.descent.optimizer
     num_params = sum(p.numel() for p in network.parameters() if p.requires_grad)
     num_rows = max(1, min(NUM_ROWS, _GRADIENT_BYTES // (4 * num_params)))

@@ -9,10 +9,11 @@ import torch
 from sama_core import AbstractMethod, CurationOptions, build_method
 from sama_core.detection.method import CurationState
 from sama_core.exchange import AbstractExchange
+from sama_core.repeated import RepeatedState
 from service.jobs.document import JobDocument
 from service.jobs.evaluation_plan import plan_evaluation
 from service.jobs.state import Phase
-from service.storage.estimates import count_plain_steps
+from service.storage.estimates import count_plain_steps, count_plain_trainings
 from worker.checkpoints import Checkpoint
 from worker.context import AttemptContext, StepBoundary
 from worker.phases.reading import JobData
@@ -77,7 +78,7 @@ def start_method(
     data: JobData, device: torch.device, saved: Checkpoint | None, exchange: AbstractExchange
 ) -> tuple[AbstractMethod[Any], Any]:
     """Return the method and its state before the step to come; the same in every process that shares the training."""
-    method = build_method(data.method_name, data.options, exchange)
+    method = build_method(data.method_name, data.options, exchange, data.builder.build)
     state = method.init(data.builder.build(data.options.seed), data.train, data.meta, device)
     if saved is not None:
         method.restore(state, saved.tensors, saved.values)
@@ -131,7 +132,7 @@ def _step_to_end(context: AttemptContext, run: _Run, boundary: StepBoundary, *, 
             is_told = is_told or _tell_route(context, state)
             is_ending_told = is_ending_told or _tell_ending(context, state)
             if run.watch is not None:
-                run.watch.see(report, state.num_steps_before if isinstance(state, CurationState) else 0)
+                run.watch.see(report, _count_preparation(state))
             boundary.cross(partial(run.save, step))
     if step:
         boundary.save(run.save(step))
@@ -139,9 +140,10 @@ def _step_to_end(context: AttemptContext, run: _Run, boundary: StepBoundary, *, 
 
 def _tell_route(context: AttemptContext, state: Any) -> bool:
     """Tell how directional derivatives are taken, once that is known; return True when it was told."""
-    if not isinstance(state, CurationState) or state.bilevel is None:
+    curation = find_curation(state)
+    if curation is None or curation.bilevel is None:
         return False
-    context.progress.add_event("route", f"directional derivatives by {state.bilevel.route_reason}")
+    context.progress.add_event("route", f"directional derivatives by {curation.bilevel.route_reason}")
     return True
 
 
@@ -155,8 +157,22 @@ def _tell_ending(context: AttemptContext, state: Any) -> bool:
 
 def _find_ending(state: Any) -> str | None:
     """Return why a training ends earlier than planned; None where it does not."""
-    bilevel = state.bilevel if isinstance(state, CurationState) else None
+    curation = find_curation(state)
+    bilevel = None if curation is None else curation.bilevel
     return None if bilevel is None else bilevel.base.course.because
+
+
+def find_curation(state: Any) -> CurationState | None:
+    """Return the state of the curation that runs, or ran last; None where the method does not learn."""
+    current = state.current if isinstance(state, RepeatedState) else state
+    return current if isinstance(current, CurationState) else None
+
+
+def _count_preparation(state: Any) -> int:
+    """Return the steps before the base training under way: smaller trainings, and what other seeds took."""
+    before = state.num_done if isinstance(state, RepeatedState) else 0
+    curation = find_curation(state)
+    return before + (0 if curation is None else curation.num_steps_before)
 
 
 def count_examples(options: CurationOptions, num_train: int) -> int:
@@ -174,7 +190,7 @@ def _plan_work(context: AttemptContext, data: JobData) -> None:
 def _count_work(document: JobDocument, data: JobData) -> tuple[float, float]:
     """Return how much work training and evaluating are, in examples put through one plain step."""
     num_examples = count_examples(data.options, len(data.train))
-    cost = count_plain_steps(document.method)
+    cost = count_plain_trainings(document.method)
     plan = plan_evaluation(document)
     training = 0.0 if document.method.name == "random" else num_examples * cost
     return training, (plan.num_plain + plan.num_method * cost) * num_examples

@@ -38,6 +38,7 @@ def build_facts(
             "semantics": _SEMANTICS,
             "normalisation": _NORMALISATION,
             "averaged_over": facts.get("averaged_checkpoints", 1),
+            "seeds": facts.get("seeds", [data.options.seed]),
         },
         "method": {
             "name": outcome.decisions.method,

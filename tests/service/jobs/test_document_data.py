@@ -64,6 +64,8 @@ def test_leakage_has_defaults() -> None:
             "training.stop_when_settled",
             "has no effect with the method 'aum'; leave it out or use sama, sama-na, neumann, cg or unrolled.",
         ),
+        ({"method": {"name": "random", "seeds": 3}}, "method.seeds", "its scores are drawn once; wanted 1."),
+        ({"method": {"seeds": 0}}, "method.seeds", "is 0; wanted at least 1 and at most 20."),
         ({"leakage": {"action": "drop"}}, "leakage.action", "is 'drop'; available: exclude, refuse or report."),
         ({"leakage": {"action": "exlude"}}, "leakage.action", "Did you mean 'exclude'?"),
         ({"leakage": {"near": 1}}, "leakage.near", "is 1; wanted true or false."),
