@@ -36,6 +36,7 @@ class RepeatedState:
         meta: the trusted examples.
         device: where to compute.
         number: the curation that runs, 0 or more.
+        seed: its seed.
         current: its state; after the last step that of the last one.
         sums: what the finished ones decided, added up, by name.
         num_done: steps of the finished ones.
@@ -46,6 +47,7 @@ class RepeatedState:
     meta: AbstractExamples | None
     device: torch.device
     number: int
+    seed: int
     current: Any
     sums: dict[str, Tensor] = field(default_factory=dict)
     num_done: int = 0
@@ -90,7 +92,7 @@ class RepeatedMethod(AbstractMethod[RepeatedState]):
         """Return the state before the first step of the first curation."""
         place = torch.device(device)
         first = self._build_at(0).init(network, train, meta, place)
-        return RepeatedState(network, train, meta, place, 0, first)
+        return RepeatedState(network, train, meta, place, 0, self.options.seed, first)
 
     def _choose_options(self, number: int) -> CurationOptions:
         return replace(self.options, seed=self.options.seed + number, seeds=1)
@@ -100,10 +102,10 @@ class RepeatedMethod(AbstractMethod[RepeatedState]):
 
     def _begin(self, state: RepeatedState, number: int) -> None:
         """Start curation ``number``."""
+        state.number, state.seed = number, self.options.seed + number
         network = state.network
         if number > 0 and self._build_network is not None:
-            network = self._build_network(self.options.seed + number)
-        state.number = number
+            network = self._build_network(state.seed)
         state.current = self._build_at(number).init(network, state.train, state.meta, state.device)
 
     def step(self, state: RepeatedState) -> StepReport:
@@ -116,7 +118,7 @@ class RepeatedMethod(AbstractMethod[RepeatedState]):
             self._begin(state, state.number + 1)
             status = SolveStatus(SolveCode.RUNNING, step, "running")
         elif status.is_failure:
-            message = f"seed {self.options.seed + state.number}: {status.message}"
+            message = f"seed {state.seed}: {status.message}"
             status = SolveStatus(status.code, before + status.step, message)
         else:
             status = replace(status, step=step)

@@ -9,7 +9,7 @@ from typing import Any
 
 from benchmarks.machine import name_machine
 from benchmarks.quality.methods import ABLATIONS, BASELINES, OURS, PRUNING, TRUSTING, VARIANTS, is_of_votes
-from benchmarks.quality.sets import EXTRA_SETS, FULL_MODEL, FULL_SETS, SEPARATE_SETS, SETS, Size
+from benchmarks.quality.sets import COST_SETS, EXTRA_SETS, FULL_MODEL, FULL_SETS, SEPARATE_SETS, SETS, Size
 from benchmarks.quality.unit import Unit, Workplace
 from worker.models.defaults import TRAINING_DEFAULTS
 
@@ -104,7 +104,7 @@ def parse_plan(arguments: Sequence[str]) -> Plan:
     )
     units = _list_units(sets, chosen.methods, range(chosen.seeds), is_ablation=chosen.ablate, complete=chosen.complete)
     if not (chosen.ablate or chosen.epochs) and OURS in (chosen.methods or (OURS,)):
-        cut = [name for name in sets if SETS[name].is_main and sizes[name].epochs is not None]
+        cut = [name for name in COST_SETS if name in sets and sizes[name].epochs is not None]
         units += [Unit("cost", name, "audited", OURS, seed, False) for name in cut for seed in range(chosen.seeds)]
     return replace(plan, units=tuple(sorted(units, key=plan.forecast_seconds, reverse=True)))
 

@@ -102,8 +102,13 @@ def compare(database: Database, job_id: str, other_id: str) -> None:
         assert left[name] == right[name]
 
 
-def test_two_devices_give_what_one_gives(database: Database, settings: Settings, document: Document) -> None:
-    shared, alone = (run_to_end(database, settings, document(number)) for number in (2, 1))
+@pytest.mark.parametrize("seeds", [1, 2])
+def test_two_devices_give_what_one_gives(
+    database: Database, settings: Settings, document: Document, seeds: int
+) -> None:
+    shared, alone = (
+        run_to_end(database, settings, document(number) | {"method": {"seeds": seeds}}) for number in (2, 1)
+    )
     compare(database, shared, alone)
     assert "training on 2 devices" in list_messages(database, shared)
     assert [read_result(database, job)[0].manifest["method"]["facts"]["num_processes"] for job in (shared, alone)] == [

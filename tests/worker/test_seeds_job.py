@@ -80,6 +80,18 @@ def test_decisions_of_several_seeds_are_averaged_and_their_spread_is_told(
 
 
 @sqlite_alone
+def test_each_seed_tells_that_it_ends_once_its_ranking_has_settled(
+    database: Database, settings: Settings, tmp_path: Path
+) -> None:
+    training = {"epochs": 16, "batch_size": 20, "lr": 0.003, "stop_when_settled": True}
+    points = write_points(tmp_path / "points.parquet")
+    document = make_seeds_document(points, 2, evaluation=None, model={"name": "linear"}, training=training)
+    messages = list_messages(database, run_to_end(database, settings, document))
+    told = [text for text in messages if text.endswith("; training ends with the next one")]
+    assert [text.split(":")[0] for text in told] == ["seed 0", "seed 1"]
+
+
+@sqlite_alone
 @pytest.mark.parametrize("share", [0.2, 0.6, 0.95])
 def test_stopped_in_either_seed_it_decides_the_same(
     database: Database, settings: Settings, tmp_path: Path, share: float

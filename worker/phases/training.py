@@ -120,7 +120,7 @@ class _Run:
 
 def _step_to_end(context: AttemptContext, run: _Run, boundary: StepBoundary, *, begins_anew: bool) -> None:
     progress, method, state, step = context.progress, run.method, run.state, 0
-    is_told, is_ending_told = False, _find_ending(state) is not None
+    is_told, told_ending = False, _find_ending(state)
     if run.cut is not None and begins_anew:
         boundary.save(run.save(0))  # whatever happens from here on, the training goes on with these epochs
     while not method.is_done(state):
@@ -130,7 +130,7 @@ def _step_to_end(context: AttemptContext, run: _Run, boundary: StepBoundary, *, 
         progress.advance(step / report.num_steps, num_examples=report.num_examples)
         if not method.is_done(state):
             is_told = is_told or _tell_route(context, state)
-            is_ending_told = is_ending_told or _tell_ending(context, state)
+            told_ending = _tell_ending(context, state, told_ending)
             if run.watch is not None:
                 run.watch.see(report, _count_preparation(state))
             boundary.cross(partial(run.save, step))
@@ -147,19 +147,21 @@ def _tell_route(context: AttemptContext, state: Any) -> bool:
     return True
 
 
-def _tell_ending(context: AttemptContext, state: Any) -> bool:
-    """Tell that the training ends earlier than planned, once that is known; return True when it was told."""
-    because = _find_ending(state)
-    if because is not None:
-        context.progress.add_event("settled", f"{because}; training ends with the next one")
-    return because is not None
+def _tell_ending(context: AttemptContext, state: Any, told: str | None) -> str | None:
+    """Tell that the training ends earlier than planned, once that is known; return what was told last."""
+    ending = _find_ending(state)
+    if ending is not None and ending != told:
+        context.progress.add_event("settled", f"{ending}; training ends with the next one")
+    return ending or told
 
 
 def _find_ending(state: Any) -> str | None:
-    """Return why a training ends earlier than planned; None where it does not."""
+    """Return why a training ends earlier than planned, and which where there are several; None where it does not."""
     curation = find_curation(state)
-    bilevel = None if curation is None else curation.bilevel
-    return None if bilevel is None else bilevel.base.course.because
+    because = None if curation is None or curation.bilevel is None else curation.bilevel.base.course.because
+    if because is None or not isinstance(state, RepeatedState):
+        return because
+    return f"seed {state.seed}: {because}"
 
 
 def find_curation(state: Any) -> CurationState | None:
