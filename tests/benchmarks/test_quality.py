@@ -13,6 +13,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import torch
 
 from benchmarks.quality import detection, summary
 from benchmarks.quality.correction import measure_correction
@@ -228,7 +229,8 @@ def test_an_unknown_method_is_named(capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_units_of_every_kind_give_their_figures(data: Path, tmp_path: Path) -> None:
     sizes = {"wrench_youtube": Size(epochs=2)}
-    place = Workplace(data, tmp_path / "cache", device="cpu", model="", threads=1, sizes=sizes)
+    threads = torch.get_num_threads()  # a unit sets it for its process, which is this one
+    place = Workplace(data, tmp_path / "cache", device="cpu", model="", threads=threads, sizes=sizes)
     separate = carry_out(Unit("curation", "wrench_youtube", "separate", "sama", 0, False), place)
     assert separate["detection"]["auroc"] > 0.5 and "accuracy" not in separate
     assert separate["training"]["epochs"] == 2
