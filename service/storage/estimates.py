@@ -98,9 +98,10 @@ def estimate_job(document: JobDocument, num_train: int, num_input_bytes: int, nu
     decoded = num_train * (num_pixels or 0) * 3 * 4 if document.dataset.kind == "image" else 4 * num_input_bytes
     chosen = f"model {model}" + (" (chosen by auto on a CPU)" if named == "auto" else "")
     assumed = "" if document.training.epochs else " (assumed)"
+    seeds = f" from {document.method.seeds} seeds" if document.method.seeds > 1 else ""
     basis = (
         f"{num_train:,} labelled rows x {epochs} epochs{assumed} x {cost.seconds * scale:.2g} s an example on one CPU "
-        f"core for {chosen}, x {method:.2f} for method {document.method.name}, and {evaluation.describe()}. "
+        f"core for {chosen}, x {method:.2f} for method {document.method.name}{seeds}, and {evaluation.describe()}. "
         "Right within a factor of about three; a GPU is faster."
     )
     return Estimate(model, round(seconds, 1), cost.memory_bytes + decoded, basis)

@@ -127,3 +127,13 @@ def test_the_estimate_says_what_the_evaluation_costs() -> None:
         "once more on planted errors."
     ) in whole.basis
     assert whole.seconds > 2 * bare.seconds
+
+
+def test_the_estimate_counts_every_seed_of_the_method() -> None:
+    one, three = (
+        estimate_job(parse_document(make_document(evaluation=None, method={"seeds": seeds})), 100_000, 1000, None)
+        for seeds in (1, 3)
+    )
+    assert three.seconds == pytest.approx(3 * one.seconds, rel=0.01)
+    assert "for method sama from 3 seeds, and" in three.basis
+    assert "for method sama, and" in one.basis
