@@ -60,7 +60,7 @@ class RequestGuard:
 
         try:
             await self._app(scope, receive, send_with_headers)
-        except Exception as exc:
+        except Exception as exc:  # the outermost guard of a request: answer_error logs what nobody expected
             response = answer_error(Request(scope), exc)
             if status is None:
                 await response(scope, receive, send_with_headers)
