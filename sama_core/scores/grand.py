@@ -29,9 +29,9 @@ class GrandScore(AbstractTrackedScore):
     but for the first, and ends with them. The gradient is exact and over all parameters (many implementations take
     the last layer's alone), measured in evaluation mode when the example's batch is about to be stepped on. Cost:
     each early visit adds a forward and a backward pass per example, by ``torch.func.vmap`` over chunks where the
-    network's layers allow it, else one example at a time (B passes a batch; bags of embeddings, for one);
+    network's layers allow it (bags of embeddings by a closed form), else one example at a time, B passes a batch;
     ``facts["gradient_norms"]`` says which. On one core that took the time of 3 plain steps (small convolutional
-    network) to 10 (perceptron, and bags of n-grams): in all 0.5 to 1 plain training.
+    network) to 10 (perceptron): in all 0.5 to 1 plain training.
 
     References:
         Paul, Ganguli and Dziugaite, Deep Learning on a Data Diet, NeurIPS 2021.

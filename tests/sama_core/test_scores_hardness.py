@@ -13,6 +13,7 @@ from sama_core.curate import build_method, curate
 from sama_core.errors import NonFiniteError, OptionsError
 from sama_core.options import CurationOptions
 from sama_core.scores.gradient_norms import (
+    BAGS,
     ONE_BY_ONE,
     VECTORISED,
     choose_gradient_route,
@@ -109,6 +110,25 @@ class Choosy(nn.Module):
         return outputs if bool(inputs.sum() > 0) else -outputs
 
 
+class Bags(nn.Module):
+    """Two bags of embeddings without weights, one of them of what is not trained.
+
+    tied: the table is the last layer, too; mean: a bag is no sum; twice: a bag is asked two times.
+    """
+
+    def __init__(self, kind: str) -> None:
+        super().__init__()
+        self.kind = kind
+        self.first = nn.EmbeddingBag(9, 3, mode="mean" if kind == "mean" else "sum", padding_idx=2)
+        self.fixed = nn.EmbeddingBag(9, 3, mode="sum").requires_grad_(requires_grad=False)
+        self.layer = nn.Linear(3, 3)
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        seen = self.first(inputs) + self.fixed(inputs) + (self.first(inputs) if self.kind == "twice" else 0.0)
+        outputs: Tensor = self.layer(seen)
+        return outputs @ self.first.weight[:3] if self.kind == "tied" else outputs
+
+
 class Named(nn.Module):
     """Takes its inputs by name."""
 
@@ -125,6 +145,8 @@ def draw_scene(kind: str) -> tuple[nn.Module, Inputs]:
     torch.manual_seed(0)
     if kind == "text":
         return BagClassifier(20, 3, width=4), (torch.randint(0, 20, (5, 6)), torch.rand(5, 6))
+    if kind in {"bags", "tied", "mean", "twice"}:
+        return Bags(kind), torch.randint(0, 9, (5, 7))
     if kind == "images":
         return build_cnn((3, 8, 8), 3), torch.randn(5, 3, 8, 8)
     if kind == "choosy":
@@ -134,14 +156,16 @@ def draw_scene(kind: str) -> tuple[nn.Module, Inputs]:
     return build_small_network(), torch.randn(5, 2)
 
 
-@pytest.mark.parametrize("kind", ["plane", "images", "text", "named", "choosy"])
+@pytest.mark.parametrize("kind", ["plane", "images", "text", "bags", "tied", "mean", "twice", "named", "choosy"])
 def test_gradient_norms_are_those_of_single_examples(kind: str) -> None:
     network, inputs = draw_scene(kind)
     labels = torch.tensor([0, 1, 2, 1, 0])
     route = choose_gradient_route(network, inputs, labels)
     if kind in {"plane", "images", "named"}:
         assert route == VECTORISED
-    if kind == "choosy":
+    if kind in {"text", "bags"}:
+        assert route == BAGS
+    if kind in {"choosy", "tied", "mean", "twice"}:
         assert route == ONE_BY_ONE
     before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
     norms = measure_gradient_norms(network, inputs, labels, route)
