@@ -48,7 +48,9 @@ class Settings(BaseSettings):
     progress_seconds: float = Field(1.0, ge=0, description="Least time between two writes of progress and metrics.")
 
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="Where attempts train; auto: CUDA if present.")
-    num_threads: int | None = Field(None, ge=1, description="CPU threads of an attempt; unset: torch's own choice.")
+    num_threads: int | None = Field(
+        None, ge=1, description="CPU threads of an attempt; unset: one for small models, else torch's own choice."
+    )
     max_memory_bytes: int | None = Field(
         None, gt=0, description="Address-space limit of an attempt's process on CPU; unset: none."
     )

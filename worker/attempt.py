@@ -1,4 +1,4 @@
-"""One attempt of a job, in a process of its own: `python -m worker.attempt JOB_ID ATTEMPT`.
+"""One attempt of a job, in a process of its own: `python -m worker.attempt JOB_ID ATTEMPT ENDS_AT`.
 
 The supervisor that started it holds the lease and the other end of standard input; when that closes, this process
 ends at once. SIGTERM asks for a checkpoint at the next step boundary. The exit code says how it ended (`exits`).
@@ -23,14 +23,20 @@ from worker.stop import AttemptStopped, StopFlag, watch_parent
 _log = get_logger(__name__)
 
 
-def run_attempt(database: Database, settings: Settings, job_id: str, attempt: int, stop: StopFlag) -> int:
-    """Carry out the attempt and return its exit code. Whatever goes wrong is written to the job's row first."""
+def run_attempt(
+    database: Database, settings: Settings, job_id: str, attempt: int, stop: StopFlag, *, ends_at: float | None = None
+) -> int:
+    """Carry out the attempt and return its exit code. Whatever goes wrong is written to the job's row first.
+
+    Its time is up when `time.monotonic()` reaches `ends_at`; None counts the job's time limit from here.
+    """
     try:
         # torch and everything on it load here, so that a broken installation is a written failure, too.
         from worker.devices import prepare_device
         from worker.phases.sequence import run_phases
 
-        run_phases(database, settings, job_id, attempt, device=prepare_device(settings), stop=stop)
+        device = prepare_device(settings)
+        run_phases(database, settings, job_id, attempt, device=device, stop=stop, ends_at=ends_at)
     except AttemptStopped:
         _log.info("attempt stopped as asked")
         return STOPPED
@@ -58,7 +64,7 @@ def _write_failure(database: Database, job_id: str, attempt: int, error: Excepti
 
 def main(arguments: Sequence[str]) -> int:
     """Run the attempt that the command line names."""
-    job_id, attempt = arguments[0], int(arguments[1])
+    job_id, attempt, ends_at = arguments[0], int(arguments[1]), float(arguments[2])
     watch_parent(STALE)
     # Threads that spin while they wait slow each other down tenfold on a busy machine; read when torch loads.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
@@ -69,7 +75,7 @@ def main(arguments: Sequence[str]) -> int:
     structlog.contextvars.bind_contextvars(job_id=job_id, attempt=attempt)
     database = create_database(settings)
     try:
-        return run_attempt(database, settings, job_id, attempt, stop)
+        return run_attempt(database, settings, job_id, attempt, stop, ends_at=ends_at)
     finally:
         database.dispose()
 

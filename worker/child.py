@@ -87,7 +87,11 @@ class AttemptProcess:
                 sys.stderr.flush()
 
 
-def make_command(job_id: str, attempt: int) -> list[str]:
-    """Return the command line of an attempt; `holders` recognises attempts by it."""
+def make_command(job_id: str, attempt: int, ends_at: float) -> list[str]:
+    """Return the command line of an attempt; `holders` recognises attempts by it.
+
+    The attempt counts its time to `ends_at`, by the monotonic clock that all processes of a machine share: its own
+    start, which may take many seconds on a busy machine, counts too.
+    """
     flags = ["-P"] if sys.flags.safe_path else []
-    return [sys.executable, *flags, "-m", "worker.attempt", job_id, str(attempt)]
+    return [sys.executable, *flags, "-m", "worker.attempt", job_id, str(attempt), f"{ends_at:.3f}"]

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import torch
 
@@ -20,7 +20,8 @@ from worker.stop import AttemptStopped, StopFlag
 
 @dataclass(frozen=True)
 class AttemptContext:
-    """The job, the settings, and the ways out: progress, the database, a folder for encoded data, the stop flag."""
+    """The job, the settings, and the ways out: progress, the database, a folder for encoded data, the stop flag, and
+    the time that is left."""
 
     claim: Claim
     document: JobDocument
@@ -30,12 +31,7 @@ class AttemptContext:
     progress: ProgressWriter
     stop: StopFlag
     folder: ArrayFolder
-    started_at: float = field(default_factory=time.monotonic)
-
-    @property
-    def budget(self) -> Budget:
-        """The time that is left to the job."""
-        return Budget(self.claim.max_seconds, self.claim.used_seconds, self.started_at)
+    budget: Budget
 
 
 class StepBoundary:

@@ -2,11 +2,14 @@
 
 import os
 import resource
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import torch
 
 from service.errors import ServiceError
 from service.settings import Settings
+from service.wording import write_count
 
 # cuBLAS is deterministic only with a fixed workspace, which must be named before CUDA starts.
 _CUBLAS_WORKSPACE = ":4096:8"
@@ -27,6 +30,18 @@ def prepare_device(settings: Settings) -> torch.device:
     if device.type == "cpu" and settings.max_memory_bytes is not None:
         _limit_memory(settings.max_memory_bytes)
     return device
+
+
+@contextmanager
+def limit_threads(device: torch.device, settings: Settings, num_threads: int | None) -> Iterator[None]:
+    """Compute with this many threads of a CPU, unless the settings name a number or None leaves it to torch."""
+    before = torch.get_num_threads()
+    if num_threads is not None and settings.num_threads is None and device.type == "cpu":
+        torch.set_num_threads(num_threads)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def _limit_memory(max_bytes: int) -> None:
@@ -69,4 +84,4 @@ def describe_device(device: torch.device) -> str:
     """Return the device in words for the manifest: the kind that equal bits can be expected of."""
     if device.type == "cuda":
         return f"cuda ({torch.cuda.get_device_name(device)})"
-    return f"cpu ({torch.backends.cpu.get_cpu_capability()}, {torch.get_num_threads()} threads)"
+    return f"cpu ({torch.backends.cpu.get_cpu_capability()}, {write_count(torch.get_num_threads(), 'thread')})"

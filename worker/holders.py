@@ -14,8 +14,8 @@ _STOPPED_STATES = "Tt"
 
 def kill_attempt(job_id: str, attempt: int) -> bool:
     """Kill the process of this attempt if it runs on this machine; say whether there was one."""
-    tail = make_command(job_id, attempt)[-3:]
-    found = [process_id for process_id, words in _list_commands() if words[-3:] == tail]
+    wanted = make_command(job_id, attempt, ends_at=0.0)[-4:-1]
+    found = [process_id for process_id, words in _list_commands() if words[-4:-1] == wanted]
     for process_id in found:
         _kill(process_id)
     return bool(found)

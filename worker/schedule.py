@@ -13,8 +13,9 @@ from sama_core import JSON, StepReport
 from service.errors import ServiceError
 
 _NUM_MEASURED = 20
-_PATIENCE = 0.1
-_KEPT_BACK = 0.1
+_CALM, _PATIENCE = 0.02, 0.1
+# Of the time that is left: for a schedule to pass, and where one is cut anyway, so that it passes the next look, too.
+_KEPT_BACK, _KEPT_BACK_BY_CUT = 0.1, 0.2
 _KEY, _SETTLED_KEY = "schedule", "is_schedule_settled"
 
 
@@ -52,17 +53,11 @@ def describe_schedule(cut: ScheduleCut | None, *, is_settled: bool) -> dict[str,
 
 
 class Budget:
-    """The time that is left to a job, all its attempts together."""
+    """The time that is left to a job, all its attempts together: `max_seconds` in all, and it ends at `ends_at`."""
 
-    def __init__(
-        self,
-        max_seconds: float,
-        used_seconds: float,
-        started_at: float,
-        clock: Callable[[], float] = time.monotonic,
-    ) -> None:
+    def __init__(self, max_seconds: float, ends_at: float, clock: Callable[[], float] = time.monotonic) -> None:
         self.max_seconds = max_seconds
-        self._ends_at = started_at + max_seconds - used_seconds
+        self._ends_at = ends_at
         self._clock = clock
 
     @property
@@ -107,8 +102,9 @@ class _Forecast:
 class ScheduleWatch:
     """Measures the first steps of a training and ends it where the schedule does not fit the budget.
 
-    It looks at 20 steps after the warm-up (whole rounds of base steps and their meta step), or at as many as fit into
-    a tenth of the budget. Where smaller trainings come before, 20 steps of these already tell of one far too long.
+    It looks at 20 steps after the warm-up (whole rounds of base steps and their meta step), at more where these take
+    less than a fiftieth of the budget, at fewer where they take more than a tenth of it. Where smaller trainings come
+    before, as many of these already tell of one far too long.
 
     Args:
         budget: what is left.
@@ -118,6 +114,7 @@ class ScheduleWatch:
         cost: of an average step with its share of the meta step, in steps of plain training; for what is known of
             plain steps alone.
         evaluation: work of the evaluation as a share of the training's.
+        closing: seconds that come on top whatever the number of epochs, after the steps: the decisions.
         finish_steps: waits for the device to finish the steps it was given.
         clock: seconds.
 
@@ -134,14 +131,17 @@ class ScheduleWatch:
         unroll_steps: int,
         cost: float,
         evaluation: float,
+        closing: float = 0.0,
         finish_steps: Callable[[], None] = lambda: None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._budget, self._epochs, self._cost, self._evaluation = budget, epochs, cost, evaluation
+        self._closing = closing
         self._warmup_steps, self._unroll_steps = warmup_steps, unroll_steps
         self._num_wanted = -(-_NUM_MEASURED // unroll_steps) * unroll_steps
         self._finish_steps, self._clock = finish_steps, clock
-        self._began_at, self._patience = clock(), _PATIENCE * budget.seconds_left
+        self._began_at, left = clock(), budget.seconds_left
+        self._calm, self._patience = _CALM * left, _PATIENCE * left
         self._fixed: float | None = None
         self._prepared: _Mark | None = None
         self._is_preparation_known = False
@@ -170,7 +170,8 @@ class ScheduleWatch:
             self._prepared = self._mark(report.step)
             return
         num_seen = report.step - self._prepared.step
-        if self._is_preparation_known or not (num_seen >= _NUM_MEASURED or self._is_impatient):
+        is_enough = num_seen >= _NUM_MEASURED and self._clock() - self._prepared.at >= self._calm
+        if self._is_preparation_known or not (is_enough or self._is_impatient):
             return
         self._is_preparation_known = True
         seconds = (self._mark(report.step).at - self._prepared.at) / num_seen
@@ -184,8 +185,14 @@ class ScheduleWatch:
             self._first = self._mark(step)
         elif self._warm is None and step >= self._warmup_steps:
             self._warm = self._mark(step)
-        elif (self._warm is not None and step - self._warm.step >= self._num_wanted) or self._is_impatient:
+        elif self._has_seen_enough(step) or self._is_impatient:
             self._forecast_training(self._first, self._mark(step), num_steps)
+
+    def _has_seen_enough(self, step: int) -> bool:
+        warm = self._warm
+        if warm is None or step - warm.step < self._num_wanted or (step - warm.step) % self._unroll_steps:
+            return False
+        return self._clock() - warm.at >= self._calm
 
     @property
     def _is_impatient(self) -> bool:
@@ -210,24 +217,24 @@ class ScheduleWatch:
         self._decide(_Forecast(preparing + seconds * in_all, ahead, preparing + least * in_all, fixed, is_final=True))
 
     def _decide(self, forecast: _Forecast) -> None:
-        left, epochs = self._budget.seconds_left, self._epochs
-        usable = (1.0 - _KEPT_BACK) * left
-        if forecast.ahead <= usable:
+        left, epochs = self._budget.seconds_left - self._closing, self._epochs
+        if forecast.ahead <= (1.0 - _KEPT_BACK) * left:
             self.is_settled = forecast.is_final
             return
-        fitting = int((usable - forecast.fixed) * epochs / forecast.total)
+        fitting = int(((1.0 - _KEPT_BACK_BY_CUT) * left - forecast.fixed) * epochs / forecast.total)
         # One epoch that is under way only needs its rest, several begin anew.
         again = 0.0 if epochs == 1 else forecast.fixed
         least = forecast.least * (forecast.ahead / forecast.total if epochs == 1 else 1.0 / epochs)
-        if fitting < 1 and least > left - again:
-            raise _refuse(forecast.total / epochs + self._budget.max_seconds - left, left)
+        # What the decisions take is less sure than what the steps do: nothing is refused for that.
+        if fitting < 1 and least > left + self._closing - again:
+            raise _refuse(forecast.total / epochs + self._budget.max_seconds - left, left + self._closing)
         if epochs == 1:
             self.is_settled = forecast.is_final
             return
         what = "training and evaluating" if self._evaluation else "training"
         because = (
-            f"{what} {epochs:,} epochs would take about {forecast.total:,.0f} s, "
-            f"and of limits.max_seconds {max(0.0, left):,.0f} s are left"
+            f"{what} {epochs:,} epochs would take about {forecast.total + self._closing:,.0f} s, "
+            f"and of limits.max_seconds {max(0.0, left + self._closing):,.0f} s are left"
         )
         cut = ScheduleCut(min(max(1, fitting), epochs - 1), epochs, because)
         raise ScheduleTooLongError(cut, is_final=forecast.is_final)

@@ -73,7 +73,7 @@ class AttemptSupervisor:
 
     def _run_process(self) -> None:
         kills_before = count_memory_kills()
-        command = make_command(self._claim.job_id, self._claim.attempt)
+        command = make_command(self._claim.job_id, self._claim.attempt, self._out_of_time_at)
         try:
             process = AttemptProcess(command, on_exit=lambda: self._inbox.put(_Note.EXITED))
         except OSError as exc:

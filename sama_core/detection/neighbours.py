@@ -10,7 +10,7 @@ from torch.nn.functional import normalize, one_hot
 from sama_core.randomness import permute
 
 NUM_NEIGHBOURS = 15
-_MOST_REFERENCES = 20_000
+MOST_REFERENCES = 20_000
 _BLOCK = 1024
 
 
@@ -33,8 +33,8 @@ def share_of_neighbours(vectors: Tensor, labels: Tensor, num_classes: int, seed:
     """
     directions_ND = normalize(vectors.float() - vectors.float().mean(0), dim=1)
     references_R = torch.nonzero(labels >= 0).flatten()
-    if len(references_R) > _MOST_REFERENCES:
-        chosen = permute(len(references_R), seed, "neighbours")[:_MOST_REFERENCES]
+    if len(references_R) > MOST_REFERENCES:
+        chosen = permute(len(references_R), seed, "neighbours")[:MOST_REFERENCES]
         references_R = references_R[chosen.sort().values]
     place_N = torch.full((len(vectors),), -1, dtype=torch.int64)
     place_N[references_R] = torch.arange(len(references_R))

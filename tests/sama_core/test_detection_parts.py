@@ -230,7 +230,7 @@ def test_neighbours_of_many_are_looked_for_among_some(monkeypatch: pytest.Monkey
     whole = share_of_neighbours(vectors, labels, 2, seed=0)
     monkeypatch.setattr(neighbours, "_BLOCK", 7)
     assert torch.allclose(share_of_neighbours(vectors, labels, 2, seed=0), whole)
-    monkeypatch.setattr(neighbours, "_MOST_REFERENCES", 50)
+    monkeypatch.setattr(neighbours, "MOST_REFERENCES", 50)
     some = share_of_neighbours(vectors, labels, 2, seed=0)
     assert torch.equal(some, share_of_neighbours(vectors, labels, 2, seed=0))
     assert not torch.equal(some, share_of_neighbours(vectors, labels, 2, seed=1))

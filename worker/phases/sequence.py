@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import time
 from pathlib import Path
 
 import torch
@@ -14,6 +15,8 @@ from service.settings import Settings
 from worker.checkpoints import Checkpoint, CheckpointStore, CheckpointUnusableError
 from worker.context import AttemptContext, StepBoundary
 from worker.data.arrays import ArrayFolder
+from worker.devices import limit_threads
+from worker.models.defaults import find_defaults
 from worker.phases.evaluating import evaluate
 from worker.phases.reading import read_data
 from worker.phases.scoring import score
@@ -21,14 +24,23 @@ from worker.phases.storing import store_results
 from worker.phases.training import train
 from worker.phases.validating import validate
 from worker.progress import ProgressWriter
-from worker.schedule import find_cut
+from worker.schedule import Budget, find_cut
 from worker.stop import StopFlag
 
 
 def run_phases(
-    database: Database, settings: Settings, job_id: str, attempt: int, *, device: torch.device, stop: StopFlag
+    database: Database,
+    settings: Settings,
+    job_id: str,
+    attempt: int,
+    *,
+    device: torch.device,
+    stop: StopFlag,
+    ends_at: float | None = None,
 ) -> None:
     """Carry out an attempt that holds its job, from the document to the committed results.
+
+    Its time is up when `time.monotonic()` reaches `ends_at`; None counts the job's time limit from here.
 
     Raises:
         StaleAttemptError: the attempt does not hold the job, or no longer.
@@ -36,10 +48,14 @@ def run_phases(
     """
     with database.write() as session:
         claim = AttemptRepository(session).get_claim(job_id, attempt)
+    if ends_at is None:
+        ends_at = time.monotonic() + claim.max_seconds - claim.used_seconds
     progress = ProgressWriter(database, job_id, attempt, min_seconds=settings.progress_seconds)
     with ArrayFolder(_make_room(settings.data_dir, claim), stop.check) as folder:
         document = parse_document(json.loads(claim.document))
-        context = AttemptContext(claim, document, settings, database, device, progress, stop, folder)
+        context = AttemptContext(
+            claim, document, settings, database, device, progress, stop, folder, Budget(claim.max_seconds, ends_at)
+        )
         _run(context)
 
 
@@ -52,10 +68,11 @@ def _run(context: AttemptContext) -> None:
     if saved is not None:
         data = data.shorten(find_cut(saved.values))
     boundary = StepBoundary(context, store)
-    data, training = train(context, data, saved, boundary)
-    outcome = score(context, data, training, saved, boundary)
-    evaluation = evaluate(context, data, outcome, saved, boundary)
-    store_results(context, data, outcome, evaluation)
+    with limit_threads(context.device, context.settings, find_defaults(data.choice.name).num_threads):
+        data, training = train(context, data, saved, boundary)
+        outcome = score(context, data, training, saved, boundary)
+        evaluation = evaluate(context, data, outcome, saved, boundary)
+        store_results(context, data, outcome, evaluation)
     store.remove_all()
 
 

@@ -10,11 +10,12 @@ from sama_core import AbstractMethod, CurationOptions, build_method
 from sama_core.detection.method import CurationState
 from sama_core.exchange import AbstractExchange
 from sama_core.repeated import RepeatedState
-from service.jobs.document import JobDocument
+from service.jobs.document import BASELINES, JobDocument
 from service.jobs.evaluation_plan import plan_evaluation
 from service.jobs.state import Phase
 from service.storage.estimates import count_plain_steps, count_plain_trainings
 from worker.checkpoints import Checkpoint
+from worker.closing import time_decisions
 from worker.context import AttemptContext, StepBoundary
 from worker.phases.reading import JobData
 from worker.phases.sharing import share_training
@@ -88,6 +89,11 @@ def start_method(
 def _watch_schedule(context: AttemptContext, data: JobData) -> ScheduleWatch:
     """Return what looks whether the schedule fits the job's time."""
     training, evaluation = _count_work(context.document, data)
+    num_curations = context.document.method.seeds * (1 + plan_evaluation(context.document).num_method)
+    closing = 0.0
+    if context.document.method.name not in BASELINES:
+        network = data.builder.build(data.options.seed)
+        closing = num_curations * time_decisions(network, data.train, context.device)
     return ScheduleWatch(
         context.budget,
         epochs=data.options.epochs,
@@ -95,6 +101,7 @@ def _watch_schedule(context: AttemptContext, data: JobData) -> ScheduleWatch:
         unroll_steps=data.options.unroll_steps,
         cost=count_plain_steps(context.document.method),
         evaluation=evaluation / training if training else 0.0,
+        closing=closing,
         finish_steps=partial(torch.cuda.synchronize, context.device) if context.device.type == "cuda" else _on_time,
     )
 

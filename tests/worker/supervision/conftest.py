@@ -76,7 +76,7 @@ def supervise(
 
     def start(program: str) -> SupervisedAttempt:
         command = [sys.executable, "-c", READY + PROGRAMS[program], str(ready)]
-        monkeypatch.setattr("worker.supervisor.make_command", lambda _job_id, _attempt: command)
+        monkeypatch.setattr("worker.supervisor.make_command", lambda *_: command)
         running.append(SupervisedAttempt(database, quick, ready))
         return running[-1]
 

@@ -15,6 +15,7 @@ from service.jobs.state import JobState
 from service.settings import Settings
 from tests.service.attempts.factory import LOST, add_job, claim_one, complete, get_job
 from tests.worker.supervision.conftest import Supervise, SupervisedAttempt
+from worker.child import make_command
 from worker.supervisor import AttemptSupervisor
 
 
@@ -84,6 +85,19 @@ def test_an_attempt_out_of_time_fails(database: Database, supervise: Supervise, 
     job = get_job(database, job_id)
     assert (job.state, job.error_code) == (JobState.FAILED, "time_limit")
     assert job.used_seconds >= 1.0
+
+
+def test_an_attempt_is_told_when_its_time_ends_its_own_start_included(
+    database: Database, quick: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: list[tuple[str, int, float]] = []
+    monkeypatch.setattr("worker.supervisor.make_command", lambda *args: told.append(args) or ["true"])
+    job_id = add_job(database, max_seconds=50)
+    claim, claimed_at = claim_one(database), time.monotonic()
+    AttemptSupervisor(database, quick, claim, claimed_at).run()
+    assert told[0][:2] == (job_id, claim.attempt)
+    assert claimed_at + 50 <= told[0][2] <= time.monotonic() + 50
+    assert make_command(*told[0])[-1] == f"{told[0][2]:.3f}"
 
 
 def test_a_job_that_has_no_time_left_is_not_even_started(

@@ -16,6 +16,7 @@ from service.db import engine
 from service.db.engine import Database
 from service.jobs.state import JobState
 from tests.service.attempts.factory import add_job, claim_one, expire_lease, get_job
+from worker.child import make_command
 from worker.holders import kill_attempt, kill_frozen_worker
 from worker.sweeper import Sweeper
 
@@ -94,7 +95,7 @@ def test_a_frozen_attempt_that_holds_an_sqlite_file_is_ended(
 ) -> None:
     database = Database(sqlite_url)
     job_id = expire_one(database)
-    holder = start_holder(processes, database, "worker.attempt", job_id, "1")
+    holder = start_holder(processes, database, *make_command(job_id, 1, ends_at=50.0)[-4:])
     freeze_holding(holder)
     Sweeper(database, HOSTNAME).sweep()
     assert get_job(database, job_id).state == JobState.QUEUED
@@ -123,7 +124,7 @@ def test_a_frozen_worker_that_holds_an_sqlite_file_is_ended(
 
 def test_only_the_attempt_that_is_meant_is_killed(tmp_path: Path, processes: list[subprocess.Popen[str]]) -> None:
     database = Database(f"sqlite:///{tmp_path / 'a.db'}")
-    other = start_holder(processes, database, "worker.attempt", "job_x", "2")
+    other = start_holder(processes, database, *make_command("job_x", 2, ends_at=50.0)[-4:])
     assert not kill_attempt("job_x", 1)
     assert not kill_attempt("job", 2)
     assert other.poll() is None
