@@ -11,7 +11,7 @@ from sama_core.detection.neighbours import MOST_REFERENCES, share_of_neighbours
 from sama_core.detection.representation import represent
 from sama_core.views import SubsetExamples
 
-_NUM_SHOWN, _NUM_COMPARED, _NUM_TIMES = 32, 2000, 3
+_NUM_SHOWN, _NUM_COMPARED, _NUM_TIMES = 16, 2000, 3
 
 
 def time_decisions(

@@ -9,8 +9,8 @@ from worker.closing import time_decisions
 
 @pytest.mark.parametrize(
     ("num_examples", "seconds"),
-    # a second for the 32 examples shown, two for the 2,000 compared with each other
-    [(20, 1 + 2), (1000, 1000 / 32 + 2), (10_000, 10_000 / 32 + 2 * 25), (40_000, 40_000 / 32 + 2 * 200)],
+    # a second for the 16 examples shown, two for the 2,000 compared with each other
+    [(10, 1 + 2), (1000, 1000 / 16 + 2), (10_000, 10_000 / 16 + 2 * 25), (40_000, 40_000 / 16 + 2 * 200)],
 )
 def test_the_decisions_are_reckoned_from_a_few_examples(num_examples: int, seconds: float) -> None:
     examples = TensorExamples(torch.randn(num_examples, 3), torch.arange(num_examples) % 2)
