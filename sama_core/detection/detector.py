@@ -3,6 +3,7 @@
 Shape suffixes: N examples, M trusted ones, C classes, F kinds of class evidence, H of given-label evidence.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -10,7 +11,9 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 from sama_core.detection.fitting import minimise
+from sama_core.randomness import permute
 
+_NUM_FOLDS = 5
 _TRUST_STRENGTH = 3.0
 _CLASS_STRENGTH = 1.0
 
@@ -105,6 +108,53 @@ def fit_detector(findings: Findings, truth: Tensor) -> Detector:
 
     minimise(loss, parts)
     return Detector(*(part.detach() for part in parts))
+
+
+@dataclass(frozen=True)
+class HeldOutDetectors:
+    """One detector a fold of the trusted examples, fitted on the other folds.
+
+    Attributes:
+        detectors: (K,).
+        folds: (M,) fold of each trusted example, 0..K-1.
+    """
+
+    detectors: Sequence[Detector]
+    folds: Tensor
+
+    def judge(self, findings: Findings) -> Tensor:
+        """Return the probability of each class (M, C) for the M trusted examples, each by the detector without it."""
+        judged_MC = torch.zeros(findings.by_class.shape[:2], dtype=torch.float64)
+        for fold, detector in enumerate(self.detectors):
+            held = torch.nonzero(self.folds == fold).flatten()
+            judged_MC[held] = detector.judge(findings.take(held))
+        return judged_MC
+
+
+def fit_held_out(findings: Findings, truth: Tensor, seed: int) -> HeldOutDetectors:
+    """Return the detectors by which the trusted examples themselves are judged, five of them where there are as many.
+
+    The folds are drawn without a look at the labels. Folds of equal class frequencies would give away the frequencies
+    of the fold that is left out: with random labels in 8 classes they found wrong ones with an AUROC of 0.56.
+
+    Args:
+        findings: on M trusted examples, as for ``fit_detector``.
+        truth: int64 (M,), the trusted labels.
+        seed: of the folds.
+
+    Example:
+        Two examples that only their own labels could tell apart:
+
+        >>> findings = Findings(torch.zeros(2, 2, 1).double(), torch.zeros(2, 0).double(), torch.tensor([0, 0]))
+        >>> fit_held_out(findings, torch.tensor([0, 1]), seed=0).judge(findings).argmax(1).tolist()
+        [1, 0]
+    """
+    folds_M = permute(len(truth), seed, "held-out-folds") % min(_NUM_FOLDS, len(truth))
+    detectors = []
+    for fold in range(int(folds_M.max()) + 1):
+        taught = torch.nonzero(folds_M != fold).flatten()
+        detectors.append(fit_detector(findings.take(taught), truth[taught]))
+    return HeldOutDetectors(detectors, folds_M)
 
 
 def _add_up(findings: Findings, parts: tuple[Tensor, Tensor, Tensor, Tensor]) -> Tensor:

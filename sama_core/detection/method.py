@@ -13,7 +13,7 @@ from sama_core.batches import LateRows
 from sama_core.bilevel import BilevelState, check_meta
 from sama_core.checkpoint import add_prefix, check_header, restore_tensors, take_prefix
 from sama_core.decisions import Decisions, decide_from_detection, describe_evidence
-from sama_core.detection.detector import Detector, fit_detector
+from sama_core.detection.detector import Detector, HeldOutDetectors, fit_detector, fit_held_out
 from sama_core.detection.ensemble import TrustedEnsemble
 from sama_core.detection.findings import (
     Observations,
@@ -206,12 +206,13 @@ class CurationMethod(AbstractMethod[CurationState]):
     def _decide(
         self, state: CurationState, bilevel: BilevelState, witnesses: Witnesses, facts: dict[str, JSON]
     ) -> Decisions:
-        seen, detector = self._detect(state, bilevel, witnesses)
-        names = self._evidence
+        seen, detector, held_out = self._detect(state, bilevel, witnesses)
         num_train, labels_N = witnesses.num_train, state.train.labels
-        findings = seen.find(witnesses, names)
+        findings = seen.find(witnesses, self._evidence)
         findings.given[witnesses.planted] = -1  # these are known to be trusted as they are
-        probabilities_NC = detector.judge(findings)[:num_train]
+        probabilities_nC = detector.judge(findings)
+        probabilities_nC[witnesses.rows] = held_out.judge(findings.take(witnesses.rows))
+        probabilities_NC = probabilities_nC[:num_train]
         decisions = decide_from_detection(
             self.name,
             labels_N,
@@ -233,14 +234,14 @@ class CurationMethod(AbstractMethod[CurationState]):
 
     def _detect(
         self, state: CurationState, bilevel: BilevelState, witnesses: Witnesses
-    ) -> tuple[Observations, Detector]:
-        """Return what is known of the n examples, and the detector."""
+    ) -> tuple[Observations, Detector, HeldOutDetectors]:
+        """Return what is known of the n examples, the detector, and those that judge the witnesses themselves."""
         assert state.ensemble is not None and state.trusted is not None and state.meta is not None
         folds_M = self._build_ensemble(state).assign(state.trusted)
         seen = state.seen = observe(bilevel, witnesses, folds_M, state.ensemble.memory)
-        findings = seen.find(witnesses, self._evidence)
+        findings = seen.find(witnesses, self._evidence).take(witnesses.rows)
         truth_W = state.meta.labels[witnesses.trusted]
-        return seen, fit_detector(findings.take(witnesses.rows), truth_W)
+        return seen, fit_detector(findings, truth_W), fit_held_out(findings, truth_W, self.options.seed)
 
     def _describe_detector(
         self, detector: Detector, state: CurationState, witnesses: Witnesses, seen: Observations
