@@ -4,7 +4,6 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor
-from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.optim import Optimizer
 
 from sama_core.adaptation.contract import OptimizerSnapshot, take_snapshot
@@ -17,6 +16,7 @@ from sama_core.hypergradient.contract import (
     differentiate_meta,
 )
 from sama_core.hypergradient.curvature import evaluate_base, list_stepped
+from sama_core.hypergradient.differentiable import plain_operations
 from sama_core.problem import BilevelProblem
 from sama_core.tensors import Vector
 
@@ -63,7 +63,7 @@ class ExactHypergradient(AbstractHypergradient):
                 "for it holds the whole Hessian: take cg or neumann"
             )
         meta_loss, vector = differentiate_meta(problem, params, meta)
-        with torch.enable_grad(), sdpa_kernel(SDPBackend.MATH):
+        with torch.enable_grad(), plain_operations():
             loss = evaluate_base(problem, steps[-1].pieces)
             gradient = _flatten(torch.autograd.grad(loss, params, create_graph=True, materialize_grads=True))
             hessian = _build_hessian(gradient, params)

@@ -6,7 +6,6 @@ from dataclasses import replace
 
 import torch
 from torch import Tensor
-from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.optim import Optimizer
 
 from sama_core.adaptation.contract import OptimizerSnapshot, take_snapshot
@@ -20,6 +19,7 @@ from sama_core.hypergradient.contract import (
     pull_back,
 )
 from sama_core.hypergradient.curvature import Curvature, list_stepped
+from sama_core.hypergradient.differentiable import plain_operations
 from sama_core.hypergradient.routes.contract import AbstractRoute
 from sama_core.problem import BilevelProblem
 from sama_core.tensors import Vector
@@ -71,7 +71,7 @@ class AbstractImplicitHypergradient(AbstractHypergradient):
         pieces = [replace(piece, losses=None, recording=None) for piece in last.pieces]
         meta_loss, vector = differentiate_meta(problem, params, meta)
         names = [problem.names[id(p)] for p in params]
-        with sdpa_kernel(SDPBackend.MATH):
+        with plain_operations():
             curvature = Curvature(problem, pieces, params, self.damping)
             with torch.no_grad():
                 direction = self.solve(curvature, vector, list_rates(optimizer, last))

@@ -7,7 +7,6 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.optim import Optimizer
 
 from sama_core.adaptation.clipping import clip_vector
@@ -16,6 +15,7 @@ from sama_core.adaptation.registry import find_adaptation
 from sama_core.batch import Batch
 from sama_core.exchange import AbstractExchange
 from sama_core.hypergradient.contract import AbstractHypergradient, BaseStep, HypergradientEstimate
+from sama_core.hypergradient.differentiable import plain_operations
 from sama_core.hypergradient.optimizer_step import begin_state, step_optimizer
 from sama_core.losses import mean_loss
 from sama_core.problem import BilevelProblem
@@ -80,7 +80,7 @@ class UnrolledHypergradient(AbstractHypergradient):
     @contextmanager
     def record(self, problem: BilevelProblem) -> Iterator[None]:  # noqa: ARG002 - the contract's signature
         """Ask for attention kernels that have a second derivative, so that both passes use the same."""
-        with sdpa_kernel(SDPBackend.MATH):
+        with plain_operations():
             yield
 
     def estimate(
@@ -89,7 +89,7 @@ class UnrolledHypergradient(AbstractHypergradient):
         """Return the hypergradient of the meta loss through all of ``steps``; the first one's snapshot is complete."""
         exchange, learned = problem.exchange, list(problem.learned.parameters())
         point = _begin(problem, optimizer, steps[0].snapshot)
-        with torch.enable_grad(), sdpa_kernel(SDPBackend.MATH):
+        with torch.enable_grad(), plain_operations():
             for step in steps:
                 gradients = _differentiate_base(problem, point.params, step)
                 point = _descend(problem, optimizer, step, point, gradients)

@@ -8,9 +8,9 @@ from functools import cache
 import torch
 from torch import Tensor
 from torch.autograd import forward_ad
-from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from sama_core.hypergradient.contract import Piece
+from sama_core.hypergradient.differentiable import plain_operations
 from sama_core.hypergradient.routes.contract import AbstractRoute, clone_buffers
 from sama_core.problem import BilevelProblem
 
@@ -29,7 +29,7 @@ class ForwardModeRoute(AbstractRoute):
     @contextmanager
     def record(self, problem: BilevelProblem) -> Iterator[None]:  # noqa: ARG002 - the contract's signature
         """Ask for attention kernels that have a forward derivative, so that both passes use the same."""
-        with sdpa_kernel(SDPBackend.MATH):
+        with plain_operations():
             yield
 
     @torch.no_grad()
@@ -44,7 +44,7 @@ class ForwardModeRoute(AbstractRoute):
     ) -> list[Tensor]:
         """Return s for each piece, exact."""
         results = []
-        with forward_ad.dual_level(), sdpa_kernel(SDPBackend.MATH):
+        with forward_ad.dual_level(), plain_operations():
             duals = {
                 name: forward_ad.make_dual(params[name], v)  # type: ignore[no-untyped-call]
                 for name, v in direction.items()
