@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 from benchmarks.quality.methods import OURS
 from benchmarks.quality.plots import Series, draw_dots, draw_lines
-from benchmarks.quality.pruning import AUTO, REMOVED
+from benchmarks.quality.pruning import AUTO, REMOVED, list_rules
 from benchmarks.quality.sets import SETS
 from benchmarks.quality.summary import Summary
 
@@ -59,7 +59,8 @@ def _draw_pruning(summary: Summary) -> str:
     series = []
     for set_name in summary.list_sets("pruning"):
         for method in summary.list_methods("pruning"):
-            rules = {AUTO: "ours, auto"} if method == OURS else {"top": method}
+            drawn = {rule: method if rule == "top" else f"{method}, {rule}" for rule in list_rules(method)}
+            rules = {AUTO: "ours, auto"} if method == OURS else drawn
             for rule, title in rules.items():
                 found = {
                     removed: summary.mean("pruning", set_name, method, "pruning", rule, str(removed))

@@ -190,7 +190,7 @@ def _format_pruning(summary: Summary) -> str:
             for rule in records[0]["pruning"] if records else ():
                 path = ("pruning", set_name, method, "pruning", rule)
                 cells = [_show(summary.spread(*path, str(removed))) for removed in REMOVED]
-                rows.append([f"{method}, {rule}" if method == OURS else method, *cells])
+                rows.append([method if rule == "top" and method != OURS else f"{method}, {rule}", *cells])
     return format_table(["", *(f"{removed:.0%}" for removed in REMOVED)], rows) if rows else ""
 
 

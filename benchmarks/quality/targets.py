@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from benchmarks.quality.methods import OURS
-from benchmarks.quality.pruning import AUTO, REMOVED
+from benchmarks.quality.pruning import AUTO, REMOVED, list_rules
 from benchmarks.quality.sets import SETS
 from benchmarks.quality.summary import MISSING, Summary
 
@@ -125,8 +125,9 @@ def _judge_pruning(summary: Summary) -> list[Verdict]:
     for set_name in summary.list_sets("pruning"):
         for removed in map(str, REMOVED):
             rivals = {
-                name: summary.mean("pruning", set_name, name, "pruning", "top", removed)
+                f"{name}, {rule}": summary.mean("pruning", set_name, name, "pruning", rule, removed)
                 for name in _list_baselines(summary, "pruning")
+                for rule in list_rules(name)
             }
             ours = summary.mean("pruning", set_name, OURS, "pruning", AUTO, removed)
             where = f"{set_name}, {float(removed):.0%} removed"

@@ -11,11 +11,11 @@ import torch
 from benchmarks.quality.curation import choose_arms, choose_controls, curate_set, judge
 from benchmarks.quality.methods import OURS, VARIANTS, forecast_cost
 from benchmarks.quality.prepared import Mode, PreparedSet, load_prepared, store_prepared
-from benchmarks.quality.pruning import REMOVED, prune
+from benchmarks.quality.pruning import REMOVED, list_rules, prune
 from benchmarks.quality.reading import prepare_set
 from benchmarks.quality.sets import SETS, Size
 from benchmarks.quality.trainer import ArmTrainer, Choice
-from sama_core import RULES, CurationOptions
+from sama_core import CurationOptions
 from service.jobs.document import parse_document
 from worker.models.defaults import resolve_options
 from worker.models.registry import create_builder
@@ -64,7 +64,7 @@ class Unit:
         if self.kind == "cost":
             return cost
         if self.kind == "pruning":
-            return cost + len(REMOVED) * (len(RULES) if self.method == OURS else 1)
+            return cost + len(REMOVED) * len(list_rules(self.method))
         return cost + ((4 if self.method == OURS else 2) if self.has_arms else 0)
 
 
@@ -109,7 +109,7 @@ def carry_out(unit: Unit, place: Workplace) -> dict[str, Any]:
     if unit.kind == "cost":
         return found
     if unit.kind == "pruning":
-        return {**found, **prune(unit.method, curation.decisions, prepared, trainer)}
+        return {**found, **prune(unit.method, curation.decisions, prepared, trainer, unit.seed)}
     found |= judge(curation.decisions, prepared)
     if unit.has_arms:
         arms = choose_arms(curation.decisions, prepared, unit.seed)

@@ -23,6 +23,7 @@ from benchmarks.quality.output import refresh_document
 from benchmarks.quality.plan import parse_plan
 from benchmarks.quality.reading import prepare_set
 from benchmarks.quality.report import format_report
+from benchmarks.quality.samplings import draw_by_beta, draw_strata
 from benchmarks.quality.sets import SETS, Size
 from benchmarks.quality.summary import Summary
 from benchmarks.quality.targets import judge_targets
@@ -258,3 +259,27 @@ def test_a_short_run_prints_tables_and_resumes(data: Path, tmp_path: Path) -> No
     assert "1 of 4 units were carried out now" in again.stdout
     refused = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=180, env=environment)
     assert refused.returncode == 1 and "holds results already" in refused.stderr
+
+
+@pytest.mark.parametrize(("removed", "cut"), [(0.3, 0.0), (0.7, 0.1), (0.9, 0.3)])
+def test_strata_of_the_margin_get_equal_places_after_the_hardest_rows_are_cut(removed: float, cut: float) -> None:
+    margin = np.linspace(-1.0, 1.0, 1000, dtype=np.float32) ** 3
+    count = round(1000 * (1.0 - removed))
+    rows = draw_strata(margin, count, removed, seed=0)
+    assert len(np.unique(rows)) == count
+    assert rows.min() >= 1000 * cut
+    crowded = np.histogram(margin, bins=20)[0].argmax()
+    kept, there = (np.histogram(margin[some], bins=20, range=(-1, 1))[0] for some in (rows, np.arange(1000)))
+    shares = kept[there > 0] / there[there > 0]
+    assert shares[crowded] < np.median(shares[shares > 0]) + 1e-9
+    assert not np.array_equal(rows, draw_strata(margin, count, removed, seed=1))
+
+
+def test_the_beta_density_moves_to_easier_rows_the_more_is_removed() -> None:
+    rng = np.random.default_rng(0)
+    mean = rng.random(4000).astype(np.float32)
+    score = ((1.0 - mean) * mean).astype(np.float32)
+    few, many = (draw_by_beta(score, mean, round(4000 * (1 - removed)), removed, seed=0) for removed in (0.9, 0.3))
+    assert (len(np.unique(few)), len(np.unique(many))) == (400, 2800)
+    assert mean[few].mean() > mean[many].mean() + 0.05
+    assert score[many].mean() > score.mean()
