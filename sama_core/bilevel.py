@@ -7,6 +7,7 @@ import json
 from collections.abc import Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass, field
+from functools import partial
 from zlib import crc32
 
 import torch
@@ -25,7 +26,7 @@ from sama_core.checkpoint import (
     restore_tensors,
     take_prefix,
 )
-from sama_core.errors import ExamplesError, OptionsError
+from sama_core.errors import OptionsError
 from sama_core.exchange import AbstractExchange, Alone
 from sama_core.hypergradient.choice import build_hypergradient
 from sama_core.hypergradient.contract import AbstractHypergradient, BaseStep, HypergradientEstimate, Piece
@@ -33,13 +34,14 @@ from sama_core.learned import AbstractLearned
 from sama_core.losses import LossFunction, check_logits, mean_cross_entropy, mean_loss
 from sama_core.memory import ExampleMemory
 from sama_core.meta.choice import build_learned
+from sama_core.neighbours import find_agreement
 from sama_core.options import CurationOptions
 from sama_core.origin import describe_origin
 from sama_core.problem import BilevelProblem
 from sama_core.randomness import derive_seed, isolated_randomness, seed_device
 from sama_core.settling import EpochWatch
 from sama_core.tensors import clone_buffers, norm_vector, nudge
-from sama_core.types import AbstractExamples, StepReport, check_examples
+from sama_core.types import AbstractExamples, StepReport, check_examples, check_meta
 from sama_core.window import export_window, restore_window
 
 
@@ -221,6 +223,7 @@ class BilevelSolver:
         estimate = None
         with isolated_randomness(base.device):
             base.begin()
+            self._begin_epoch(state)
             snapshot = None
             if is_watched:
                 snapshot = method.prepare(base.descent.optimizer, is_first=not state.window, is_last=is_due)
@@ -240,6 +243,14 @@ class BilevelSolver:
         if estimate is None:
             return base.report(done.loss, done.weights)
         return base.report(done.loss, done.weights, estimate.meta_loss, norm_vector(estimate.hypergradient))
+
+    def _begin_epoch(self, state: BilevelState) -> None:
+        """Bring up to date, at the first step of an epoch, what is measured once an epoch."""
+        base, memory = state.base, state.memory
+        epoch, place = divmod(base.step, base.plan.num_batches)
+        if place == 0:
+            agree = partial(find_agreement, base.network, base.examples, seed=self.options.seed, device=base.device)
+            memory.begin_epoch(epoch, agree)
 
     def _descend(self, state: BilevelState, batch: Batch, *, is_watched: bool, is_due: bool) -> _Pass:
         """Do the forward and backward passes of a base step."""
@@ -367,21 +378,3 @@ def _weigh_all(state: BilevelState) -> Tensor:
     weights_N = weights_N.to(state.checkpoints.dtype)
     weights_N = torch.where(seen_N, weights_N, torch.nan)
     return weights_N / weights_N.nanmean()
-
-
-def check_meta(train: AbstractExamples, meta: AbstractExamples) -> None:
-    """Refuse a meta set that does not fit the training examples.
-
-    Raises:
-        ExamplesError: the meta set is empty, badly formed, or has another number of classes.
-
-    Example:
-        >>> from sama_core.types import TensorExamples
-        >>> examples = TensorExamples(torch.zeros(2, 1), torch.tensor([0, 1]))
-        >>> check_meta(examples, examples)
-    """
-    check_examples(meta, "meta")
-    if meta.num_classes != train.num_classes:
-        raise ExamplesError(
-            f"meta.num_classes: {meta.num_classes}; wanted {train.num_classes}, as the training examples have"
-        )

@@ -27,12 +27,14 @@ class FeatureMemory:
     - ``margin``: logit of the given label minus the largest other logit, through asinh;
     - ``disagreement``: total variation distance between the probabilities of the network and of its moving average;
     - ``average_p_given``: probability of the given label averaged over the epochs so far;
-    - ``spread``: standard deviation of that probability over the epochs so far;
+    - ``spread``: standard deviation of that probability over a window, the last 32 to 64 epochs;
     - ``forgotten``: how often the label was predicted before and not any more, a visit;
     - ``trusted_p_given``: probability of the given label under networks trained on the trusted examples alone;
     - ``trusted_margin``: its log-probability there minus that of the likeliest other class, through asinh;
     - ``votes_p_given``, ``votes_margin``: the same by the votes of labelling functions, each function as reliable as it
-      proved on the trusted examples.
+      proved on the trusted examples;
+    - ``neighbours``: share of the given label among the labels of the nearest neighbours in the network's own
+      representation, as it was at the beginning of the epoch.
 
     Each is standardised by a running mean and standard deviation and cut at 4 standard deviations. A feature that an
     example does not have yet counts as the mean.

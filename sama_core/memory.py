@@ -3,7 +3,7 @@
 Shape suffixes: N examples, B of a batch, C classes.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -23,8 +23,9 @@ from sama_core.probabilities import RunningProbabilities
 class ExampleMemory:
     """Features and averaged probabilities of every example, kept during training.
 
-    All but one cost nothing beyond the base pass. ``disagreement`` costs a forward pass of the moving average of the
-    weights, so it is measured where ``refresh`` says so (when a meta step is due), and remembered in between.
+    All but two cost nothing beyond the base pass. ``disagreement`` costs a forward pass of the moving average of the
+    weights, so it is measured where ``refresh`` says so (when a meta step is due), and remembered in between;
+    ``neighbours`` costs one over all examples, at the beginning of each epoch.
 
     Args:
         network: the live network.
@@ -60,6 +61,7 @@ class ExampleMemory:
         self.features = FeatureMemory(len(labels), names, device)
         self.probabilities = RunningProbabilities(len(labels), num_classes, device)
         self.dynamics = Dynamics(len(labels), device)
+        self.agreement_N = torch.zeros(len(labels), device=device) if "neighbours" in names else None
         self._judgements = {judge: logs_NC.to(device, torch.float32) for judge, logs_NC in judgements.items()}
         self._judged_N2 = self._judge_given()
 
@@ -70,6 +72,18 @@ class ExampleMemory:
             given_N = logs_NC.gather(1, index_N1).squeeze(1).exp()
             judged[judge] = torch.stack((given_N, compute_margins(logs_NC, self.labels_N).asinh()), dim=1)
         return judged
+
+    def begin_epoch(self, epoch: int, agree: Callable[[Tensor], Tensor]) -> None:
+        """Move the window of the spread, and look at the neighbours where they are among the features.
+
+        Args:
+            epoch: 0-based.
+            agree: returns how many of an example's neighbours bear its label, as a share (N,), for labels (N,).
+        """
+        self.dynamics.begin_epoch(epoch, self.probabilities.visits_N)
+        if self.agreement_N is not None:
+            self.agreement_N.copy_(agree(self.labels_N))
+            self._exchange.spread([self.agreement_N])
 
     def relabel(self, labels: Tensor) -> None:
         """Take other given labels (N,), and forget what was seen of all examples under the former ones."""
@@ -128,6 +142,8 @@ class ExampleMemory:
         if "spread" in names or "forgotten" in names:
             spread_B, forgotten_B = self.dynamics.measure(batch.rows, self.probabilities.visits_N[batch.rows])
             raw |= {name: value for name, value in (("spread", spread_B), ("forgotten", forgotten_B)) if name in names}
+        if self.agreement_N is not None:
+            raw["neighbours"] = self.agreement_N[batch.rows]
         for judge, judged_N2 in self._judged_N2.items():
             columns = judged_N2[batch.rows].unbind(1)
             raw |= {name: value for name, value in zip(JUDGES[judge], columns, strict=True) if name in names}
@@ -146,6 +162,8 @@ class ExampleMemory:
         """Return the memory itself by part and name: what a checkpoint copies from and restores into."""
         memory = {"features": self.features.export(), "probabilities": self.probabilities.export()}
         memory["dynamics"] = self.dynamics.export()
+        if self.agreement_N is not None:
+            memory["neighbours"] = {"agreement": self.agreement_N}
         if self.average is not None:
             memory["average"] = self.average.network.state_dict()
         return memory

@@ -21,7 +21,10 @@ FeatureName = Literal[
     "trusted_margin",
     "votes_p_given",
     "votes_margin",
+    "neighbours",
 ]
+DEFAULT_FEATURES: tuple[FeatureName, ...] = tuple(name for name in get_args(FeatureName) if name != "neighbours")
+"""What costs nothing, or next to nothing, beyond the base training."""
 EvidenceName = Literal["dynamics", "trusted", "heads", "neighbours", "votes"]
 ScheduleName = Literal["constant", "cosine"]
 
@@ -56,6 +59,7 @@ class CurationOptions:
         learned: a weight network over features of the example, one free logit per example, one weight per source, or a
             label corrector: a soft label in place of the given one.
         features: what the weight network sees, besides the given class and, where it is known, the source.
+            ``neighbours`` has to be asked for: it costs a forward pass over all examples an epoch.
         evidence: what the detector of wrong labels sees, besides the given class; ``votes`` where there are any.
         trusted_share: steps of the trainings on the trusted examples alone, as a share of the base training's; their
             self-training takes as many again.
@@ -104,7 +108,7 @@ class CurationOptions:
     seed: int = 0
     seeds: int = 1
     learned: LearnedKind = "network"
-    features: tuple[FeatureName, ...] = get_args(FeatureName)
+    features: tuple[FeatureName, ...] = DEFAULT_FEATURES
     evidence: tuple[EvidenceName, ...] = get_args(EvidenceName)
     trusted_share: float = 0.15
     meta_lr: float = 3e-3

@@ -221,3 +221,20 @@ def check_examples(examples: AbstractExamples, name: str) -> None:
     if int(votes.min()) < -1 or int(votes.max()) >= examples.num_classes:
         seen = f"{int(votes.min())}..{int(votes.max())}"
         raise ExamplesError(f"{name}.votes: {seen}; wanted -1, an abstention, to {examples.num_classes - 1}")
+
+
+def check_meta(train: AbstractExamples, meta: AbstractExamples) -> None:
+    """Refuse a meta set that does not fit the training examples.
+
+    Raises:
+        ExamplesError: the meta set is empty, badly formed, or has another number of classes.
+
+    Example:
+        >>> examples = TensorExamples(torch.zeros(2, 1), torch.tensor([0, 1]))
+        >>> check_meta(examples, examples)
+    """
+    check_examples(meta, "meta")
+    if meta.num_classes != train.num_classes:
+        raise ExamplesError(
+            f"meta.num_classes: {meta.num_classes}; wanted {train.num_classes}, as the training examples have"
+        )

@@ -7,8 +7,8 @@ import torch
 from torch import nn
 
 from sama_core import AbstractExamples
-from sama_core.detection.neighbours import MOST_REFERENCES, share_of_neighbours
-from sama_core.detection.representation import represent
+from sama_core.neighbours import MOST_REFERENCES, share_of_neighbours
+from sama_core.representation import represent
 from sama_core.views import SubsetExamples
 
 _NUM_SHOWN, _NUM_COMPARED, _NUM_TIMES = 16, 2000, 3

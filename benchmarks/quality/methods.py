@@ -7,7 +7,7 @@ from typing import Any, get_args
 from sama_core import METHOD_NAMES, CurationOptions
 from sama_core.features import JUDGES
 from sama_core.hypergradient.choice import HYPERGRADIENT_NAMES
-from sama_core.options import EvidenceName, FeatureName
+from sama_core.options import DEFAULT_FEATURES, EvidenceName, FeatureName
 from service.storage.estimates import BASELINE_COSTS
 
 OURS = "sama"
@@ -44,14 +44,17 @@ class Variant:
 
 
 def _list_feature_ablations() -> dict[str, Mapping[str, Any]]:
-    names = get_args(FeatureName)
+    names = DEFAULT_FEATURES
     seconds = {second for _, (_, second) in _PAIRS.values()}
     groups = dict(_PAIRS.get(name, (name, (name,))) for name in names if name not in seconds)
     by_name: dict[str, Mapping[str, Any]] = {
         f"{OURS}:without-{group}": {"features": tuple(name for name in names if name not in left_out)}
         for group, left_out in groups.items()
     }
-    return by_name | {f"{OURS}:loss-alone": {"features": ("loss",)}}
+    return by_name | {
+        f"{OURS}:loss-alone": {"features": ("loss",)},
+        f"{OURS}:with-neighbours-feature": {"features": get_args(FeatureName)},
+    }
 
 
 FEATURE_ABLATIONS: Mapping[str, Mapping[str, Any]] = _list_feature_ablations()

@@ -12,10 +12,10 @@ from torch import Tensor
 from sama_core.bilevel import BilevelState
 from sama_core.detection.detector import Findings
 from sama_core.detection.heads import refit_heads
-from sama_core.detection.neighbours import share_of_neighbours
-from sama_core.detection.representation import Representation, represent
 from sama_core.detection.votes import judge_votes
 from sama_core.detection.witnesses import Witnesses
+from sama_core.neighbours import share_of_neighbours
+from sama_core.representation import Representation, represent
 from sama_core.types import AbstractExamples
 
 _LEAST = 1e-5

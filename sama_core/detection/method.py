@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from sama_core.batches import LateRows
-from sama_core.bilevel import BilevelState, check_meta
+from sama_core.bilevel import BilevelState
 from sama_core.checkpoint import add_prefix, check_header, restore_tensors, take_prefix
 from sama_core.decisions import Decisions, decide_from_detection, describe_evidence
 from sama_core.detection.detector import Detector, HeldOutDetectors, fit_detector, fit_held_out
@@ -23,7 +23,6 @@ from sama_core.detection.findings import (
     observe,
     weigh_votes,
 )
-from sama_core.detection.representation import project, represent
 from sama_core.detection.witnesses import Witnesses, join_witnesses
 from sama_core.errors import OptionsError
 from sama_core.exchange import AbstractExchange
@@ -31,10 +30,11 @@ from sama_core.method import AbstractMethod, check_finished
 from sama_core.options import CurationOptions
 from sama_core.origin import describe_origin
 from sama_core.randomness import isolated_randomness
+from sama_core.representation import project, represent
 from sama_core.reweighting import ReweightingMethod
 from sama_core.scores.trainings import TrainingsState
 from sama_core.scores.trusted_rows import TrustedRows, read_trusted
-from sama_core.types import JSON, AbstractExamples, SolveCode, SolveStatus, StepReport, check_examples
+from sama_core.types import JSON, AbstractExamples, SolveCode, SolveStatus, StepReport, check_examples, check_meta
 
 FEWEST_TRUSTED = 10
 _PROJECTED = 64

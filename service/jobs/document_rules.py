@@ -41,8 +41,8 @@ INPUT_FIELDS = ("text", "image", "features")
 META_SOURCES = ("split", "uri", "fraction", "self")
 TEST_SOURCES = ("split", "uri")
 META_LEARNING_FIELDS = (
-    "learned", "unroll_steps", "every_step", "terms", "damping", "nudge", "check", "meta_lr", "meta_batch_size",
-    "warmup_steps", "perturbation_scale", "route",
+    "learned", "unroll_steps", "every_step", "terms", "damping", "nudge", "neighbours", "check", "meta_lr",
+    "meta_batch_size", "warmup_steps", "perturbation_scale", "route",
 )  # fmt: skip
 META_LEARNING_METHODS = ("sama", "sama-na", "neumann", "cg", "unrolled")
 METHODS_KNOWING = {

@@ -107,6 +107,7 @@ class MethodSpec(AbstractSpec):
     terms: Annotated[int, Field(ge=0, le=1000)] = 5
     damping: Annotated[float, Field(ge=0, le=1e6)] | None = None
     nudge: Annotated[float, Field(gt=0, le=1e6)] | None = None
+    neighbours: bool = False
     check: bool = False
     meta_lr: Annotated[float, Field(gt=0, le=100)] | None = None
     meta_batch_size: Annotated[int, Field(ge=1, le=65536)] | None = None

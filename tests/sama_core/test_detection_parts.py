@@ -8,13 +8,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import one_hot
 
-from sama_core.detection import neighbours, representation
+from sama_core import neighbours, representation
 from sama_core.detection.detector import Findings, fit_detector
 from sama_core.detection.ensemble import TrustedEnsemble
 from sama_core.detection.fitting import minimise
 from sama_core.detection.heads import refit_heads
-from sama_core.detection.neighbours import share_of_neighbours
-from sama_core.detection.representation import project, represent
+from sama_core.neighbours import share_of_neighbours
+from sama_core.representation import project, represent
 from sama_core.types import TensorExamples
 from tests.sama_core.detection_scene import (
     CPU,

@@ -47,7 +47,7 @@ from tests.sama_core.problems import build_examples, build_small_network
         (
             {"features": ("loss", "loss")},
             "features: ('loss', 'loss'); wanted different names out of loss, margin, disagreement, average_p_given, "
-            "spread, forgotten, trusted_p_given, trusted_margin, votes_p_given, votes_margin",
+            "spread, forgotten, trusted_p_given, trusted_margin, votes_p_given, votes_margin, neighbours",
         ),
         ({"schedule": "linear"}, "schedule: 'linear'; wanted one of constant, cosine"),
     ],

@@ -53,6 +53,7 @@ def same(left: dict[str, Tensor], right: dict[str, Tensor]) -> bool:
         ("sama", {"precision": "float16", "optimizer": "sgd"}),
         ("sama", {"precision": "bfloat16"}),
         ("sama", {"features": ("loss",), "unroll_steps": 2, "optimizer": "nadam"}),
+        ("sama", {"features": ("loss", "neighbours")}),
         ("neumann", {"terms": 2}),
         ("cg", {"terms": 2}),
         ("unrolled", {"unroll_steps": 4, "clip_norm": 0.5, "optimizer": "adamw"}),

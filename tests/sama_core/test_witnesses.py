@@ -8,10 +8,12 @@ from torch import Tensor, nn
 
 from sama_core.batch import Batch
 from sama_core.batches import BatchPlan, LateRows
+from sama_core.bilevel import BilevelSolver
 from sama_core.detection.witnesses import Witnesses, join_witnesses
 from sama_core.dynamics import Dynamics
 from sama_core.exchange import Alone
 from sama_core.memory import ExampleMemory
+from sama_core.options import CurationOptions
 from sama_core.precision import Precision
 from sama_core.scores.trusted_rows import read_trusted
 from sama_core.types import TensorExamples
@@ -82,6 +84,35 @@ def test_dynamics_by_hand() -> None:
     assert forgotten.tolist() == pytest.approx([0.0, 1 / 3])
     dynamics.forget()
     assert all(not values.any() for values in dynamics.export().values())
+
+
+def test_the_spread_is_of_the_last_32_to_64_epochs() -> None:
+    dynamics, row, visits = Dynamics(1, CPU), torch.tensor([0]), torch.zeros(1)
+    given = torch.rand(130, generator=torch.Generator().manual_seed(0))
+    for epoch in range(130):
+        dynamics.begin_epoch(epoch, visits)
+        first = max(0, 32 * (epoch // 32 - 1))
+        if epoch > first:
+            seen = given[first:epoch]
+            assert float(dynamics.measure(row, visits)[0]) == pytest.approx(float(seen.std(correction=0)), abs=1e-4)
+        dynamics.observe(row, torch.ones(1), given[epoch : epoch + 1])
+        visits += 1.0
+    assert float(dynamics.describe(visits)["spread"]) == pytest.approx(float(given.std(correction=0)), abs=1e-4)
+
+
+def test_neighbours_are_a_feature_where_asked() -> None:
+    points = torch.cat([torch.randn(20, 2), torch.randn(20, 2) + 9.0])
+    labels = torch.arange(40) // 20
+    labels[3] = 1
+    train = TensorExamples(points, labels, 2)
+    network = nn.Sequential(nn.Linear(2, 8), nn.Tanh(), nn.Linear(8, 2))
+    solver = BilevelSolver(CurationOptions(epochs=2, batch_size=40, features=("neighbours",)))
+    state = solver.init(network, train, train, CPU)
+    solver.step(state)
+    agreement = state.memory.features.raw_NF[:, 0]
+    assert agreement[3] < 0.1
+    assert agreement[labels == torch.arange(40) // 20].min() > 0.85
+    assert "neighbours" not in BilevelSolver(CurationOptions()).init(network, train, train, CPU).memory.features.names
 
 
 def test_memory_forgets_at_planting_and_judges_the_new_labels() -> None:

@@ -1,8 +1,10 @@
 """The one table of training defaults, by model, and what a document's choices make of it."""
 
 from dataclasses import dataclass
+from typing import get_args
 
 from sama_core import CurationOptions
+from sama_core.options import FeatureName
 from service.jobs.document import JobDocument
 
 
@@ -65,6 +67,7 @@ def resolve_options(document: JobDocument, model_name: str, num_train: int, *, j
         seed=training.seed,
         seeds=method.seeds,
         learned=method.learned,
+        features=get_args(FeatureName) if method.neighbours else usual.features,
         meta_lr=method.meta_lr or usual.meta_lr,
         meta_batch_size=method.meta_batch_size,
         unroll_steps=method.unroll_steps,

@@ -4,10 +4,12 @@ Shape suffixes: N examples, B of a block, R references, D dimensions, C classes.
 """
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.functional import normalize, one_hot
 
 from sama_core.randomness import permute
+from sama_core.representation import represent
+from sama_core.types import AbstractExamples
 
 NUM_NEIGHBOURS = 15
 MOST_REFERENCES = 20_000
@@ -49,3 +51,28 @@ def share_of_neighbours(vectors: Tensor, labels: Tensor, num_classes: int, seed:
         parts.append(votes_RC[nearness_BR.topk(num_neighbours, dim=1).indices].sum(1))
     # half a neighbour is spread over all classes
     return (torch.cat(parts) + 0.5 / num_classes) / (num_neighbours + 0.5)
+
+
+def find_agreement(
+    network: nn.Module, examples: AbstractExamples, labels: Tensor, *, seed: int, device: torch.device
+) -> Tensor:
+    """Return the smoothed share of each example's own label among those of its nearest neighbours, (N,) on the CPU.
+
+    Args:
+        network: in whose representation the neighbours are near; on ``device``, not edited.
+        examples: N of them.
+        labels: (N,), on any device.
+        seed: of the draw, where there are many examples.
+        device: where to compute.
+
+    Example:
+        >>> from sama_core.types import TensorExamples
+        >>> points, labels = torch.tensor([[1.0], [1.1], [-1.0], [-1.1]]), torch.tensor([0, 0, 1, 1])
+        >>> examples, device = TensorExamples(points, labels), torch.device("cpu")
+        >>> find_agreement(nn.Linear(1, 2), examples, labels, seed=0, device=device).shape
+        torch.Size([4])
+    """
+    labels_N = labels.cpu()
+    vectors_ND = represent(network, examples, device).vectors
+    shares_NC = share_of_neighbours(vectors_ND, labels_N, examples.num_classes, seed)
+    return shares_NC.gather(1, labels_N.unsqueeze(1)).squeeze(1)
