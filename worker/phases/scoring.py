@@ -212,6 +212,7 @@ def _select(
     num_cut_off, num_rows = int(find_cut_off(doubt, noise_cut, len(doubt)).sum()), len(data.tables.train)
     num_sound = len(labels) - num_cut_off
     num_kept = count_kept(keep_fraction, num_rows, relabelling.num_labels)
+    advised = _find_sound_fraction(num_sound, num_rows) if context.document.task == "prune" else None
     return Outcome(
         decisions=decisions,
         decided=decided,
@@ -221,8 +222,7 @@ def _select(
         rank=rank,
         num_kept=num_kept,
         rule=rule,
-        rule_reason=reason
-        + _tell_cut(num_cut_off, min(num_kept, len(labels)) - num_sound, _find_sound_fraction(num_sound, num_rows)),
+        rule_reason=reason + _tell_cut(num_cut_off, min(num_kept, len(labels)) - num_sound, advised),
         last_step=last_step,
         noise_cut=noise_cut,
         num_cut_off=num_cut_off,
@@ -235,15 +235,15 @@ def _is_calibrated(decisions: Decisions) -> bool:
     return decisions.facts.get("detector") is not None or decisions.method == "recalibrated"
 
 
-def _tell_cut(num_cut_off: int, num_kept_of_them: int, sound_fraction: float | None) -> str:
+def _tell_cut(num_cut_off: int, num_kept_of_them: int, advised: float | None) -> str:
     """Return what to say of the rows that stand last as likely mislabelled."""
     if num_cut_off == 0:
         return ""
     told = f"; {write_count(num_cut_off, 'likely mislabelled row')} last"
     if num_kept_of_them > 0:
         told += f", {write_count(num_kept_of_them)} of them kept, since the keep fraction leaves room"
-        if sound_fraction is not None:
-            told += f"; a keep fraction of {sound_fraction:g} drops them all"
+        if advised is not None:
+            told += f"; a keep fraction of {advised:g} drops them all"
     return told
 
 
