@@ -166,14 +166,14 @@ def describe_evidence(
         representation: what the network makes of each example.
         trusted: probabilities by the trainings on trusted examples alone.
         neighbours: share of each class among the labels of the nearest neighbours.
-        votes: probabilities by the votes of labelling functions.
+        votes: probabilities by the votes of labelling functions, NaN where none was cast.
 
     Example:
         >>> probabilities, zeros = torch.tensor([[0.3, 0.7]]), torch.zeros(1)
         >>> decided = make_decisions("sama", probabilities, scores=zeros, noise_scores=zeros, facts={})
         >>> described = describe_evidence(decided, torch.tensor([1]), probabilities, {}, torch.zeros(1, 2))
         >>> {name: values.round(1).tolist() for name, values in described.evidence.items()}
-        {'average_p_given': [0.699999988079071]}
+        {'average_p_given': [0.699999988079071], 'average_p_suggested': [0.699999988079071]}
     """
     index_N1 = labels.cpu().unsqueeze(1)
     tables = {
@@ -185,6 +185,8 @@ def describe_evidence(
     evidence = dict(decisions.evidence) | {
         name: _to_array(table.gather(1, index_N1).squeeze(1)) for name, table in tables.items() if table is not None
     }
+    suggested_N1 = torch.from_numpy(decisions.suggested).unsqueeze(1)
+    evidence["average_p_suggested"] = _to_array(average.cpu().gather(1, suggested_N1).squeeze(1))
     evidence |= {name: _to_array(values) for name, values in dynamics.items()}
     return replace(decisions, evidence=evidence, representation=_to_array(representation))
 

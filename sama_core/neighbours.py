@@ -14,6 +14,7 @@ from sama_core.types import AbstractExamples
 NUM_NEIGHBOURS = 15
 MOST_REFERENCES = 20_000
 _BLOCK = 1024
+_SPREAD = 0.5  # of a neighbour, over all classes
 
 
 def share_of_neighbours(vectors: Tensor, labels: Tensor, num_classes: int, seed: int) -> Tensor:
@@ -49,8 +50,7 @@ def share_of_neighbours(vectors: Tensor, labels: Tensor, num_classes: int, seed:
         inside = torch.nonzero(own >= 0).flatten()
         nearness_BR[inside, own[inside]] = -torch.inf
         parts.append(votes_RC[nearness_BR.topk(num_neighbours, dim=1).indices].sum(1))
-    # half a neighbour is spread over all classes
-    return (torch.cat(parts) + 0.5 / num_classes) / (num_neighbours + 0.5)
+    return (torch.cat(parts) + _SPREAD / num_classes) / (num_neighbours + _SPREAD)
 
 
 def find_agreement(
@@ -76,3 +76,13 @@ def find_agreement(
     vectors_ND = represent(network, examples, device).vectors
     shares_NC = share_of_neighbours(vectors_ND, labels_N, examples.num_classes, seed)
     return shares_NC.gather(1, labels_N.unsqueeze(1)).squeeze(1)
+
+
+def count_neighbours(share: float, num_classes: int) -> int:
+    """Return how many of 15 neighbours bear a class, given its smoothed share of them.
+
+    Example:
+        >>> [count_neighbours((count + 0.5 / 26) / 15.5, 26) for count in (0, 1, 15)]
+        [0, 1, 15]
+    """
+    return round(share * (NUM_NEIGHBOURS + _SPREAD) - _SPREAD / num_classes)

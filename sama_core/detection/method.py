@@ -229,7 +229,7 @@ class CurationMethod(AbstractMethod[CurationState]):
             project(seen.representation.vectors[:num_train], _PROJECTED),
             trusted=by_class["trusted"].exp(),
             neighbours=by_class["neighbours"].exp() if "neighbours" in by_class else None,
-            votes=by_class["votes"].exp() if "votes" in by_class else None,
+            votes=_hide_unvoted(by_class["votes"].exp(), state.train) if "votes" in by_class else None,
         )
 
     def _detect(
@@ -320,5 +320,12 @@ class CurationMethod(AbstractMethod[CurationState]):
 
 def _tell_dynamics(bilevel: BilevelState, dynamics: Mapping[str, Tensor], num_train: int) -> dict[str, Tensor]:
     """Return how the training of the first ``num_train`` examples went; forgetting in times, not a visit."""
-    told = {**dynamics, "forgotten": bilevel.memory.dynamics.count_forgotten()}
+    memory = bilevel.memory
+    told = {**dynamics, "forgotten": memory.dynamics.count_forgotten(), "visits": memory.probabilities.visits_N}
     return {name: values[:num_train].cpu() for name, values in told.items()}
+
+
+def _hide_unvoted(shares: Tensor, examples: AbstractExamples) -> Tensor:
+    """Return what the votes say (N, C) with NaN for the examples on which every labelling function abstained."""
+    assert examples.votes is not None, "the shares are made of them"
+    return shares.masked_fill((examples.votes < 0).all(1, keepdim=True).cpu(), torch.nan)

@@ -47,7 +47,9 @@ def choose_rule(
     if rule != "auto":
         raise OptionsError(f"rule: {rule!r}; wanted one of auto, {', '.join(RULES)}")
     if keep_fraction < _TOP_FROM:
-        reason = f"{1 - keep_fraction:.0%} of the rows go, and a cut by score alone would keep one kind of rows"
+        reason = (
+            f"{_write_share(1 - keep_fraction)} of the rows go, and a cut by score alone would keep one kind of rows"
+        )
         return "coverage", f"coverage: {reason}"
     if not has_meta_set and keep_fraction < 1:
         reason = "no trusted examples judged the score, so it says how easy a row is rather than what it is worth"
@@ -56,7 +58,16 @@ def choose_rule(
     smallest = int(sizes_C[sizes_C > 0].min()) if len(labels) else 0
     if keep_fraction * smallest < _FEWEST_KEPT:
         return "balanced", f"balanced: the smallest class has only {smallest} rows"
-    return "top", f"top: {keep_fraction:.0%} is kept, so only the rows of lowest score go"
+    if keep_fraction == 1:
+        return "top", "top: every labelled row is kept"
+    return "top", f"top: {_write_share(keep_fraction)} is kept, so only the rows of lowest score go"
+
+
+def _write_share(share: float) -> str:
+    """Return a share as per cent that never says all or nothing of a part."""
+    if share > 0.99:
+        return "over 99%"
+    return "under 1%" if share < 0.01 else f"{share:.0%}"
 
 
 def choose_noise_cut(noise_cut: float | None, *, is_calibrated: bool) -> float:

@@ -8,19 +8,26 @@ import pyarrow as pa
 from service.db.engine import Database
 from service.errors import ServiceError
 from service.logging import get_logger
+from service.results.reasons import Terms
 from service.results.repository import ResultRepository
 from service.results.rows import apply_num_kept, decode_chunk, take_public
+from service.results.schemas import SelectionSummary
 from service.results.tables import ResultTable
 
 _log = get_logger(__name__)
 
 
 class RowReader:
-    """The rows of one result, in row order. One chunk is in memory at a time, and no transaction stays open."""
+    """The rows of one result, in row order. One chunk is in memory at a time, and no transaction stays open.
+
+    `terms` are those by which the reasons of its rows are written.
+    """
 
     def __init__(self, database: Database, result: ResultTable) -> None:
         self._database = database
         self.result = result
+        selection = SelectionSummary.model_validate(result.summary["selection"])
+        self.terms = Terms(selection.rule, selection.doubt_above)
 
     def batches(self, *, first_row: int = 0) -> Iterator[pa.RecordBatch]:
         """Yield the batches as stored, from the chunk that holds `first_row` on.
@@ -48,7 +55,7 @@ class RowReader:
     def kept_batches(self, num_kept: int) -> Iterator[pa.RecordBatch]:
         """Yield the columns of `rows.parquet`, `keep` and `reason` for the `num_kept` best-ranked rows."""
         for batch in self.batches():
-            yield take_public(apply_num_kept(batch, num_kept))
+            yield take_public(apply_num_kept(batch, num_kept, self.terms))
 
     def _damaged(self, what: str, index: int) -> ServiceError:
         _log.error("stored results are damaged", job_id=self.result.job_id, what=what, index=index)

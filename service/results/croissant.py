@@ -40,7 +40,7 @@ _DESCRIPTIONS = {
     "weight_std": "Spread of the weight over the averaged checkpoints and the seeds.",
     "score": "Worth of keeping the example; higher is better.",
     "rank": "Place in the order of keeping; 0 is kept first.",
-    "noise_score": "How likely the given label is wrong, 0 to 1.",
+    "noise_score": "How doubtful the given label is, 0 to 1: the probability that it is wrong, or a ranking alone.",
     "suggested_label": "The label as the model would have it.",
     "label_confidence": "The model's probability of the suggested label.",
     "label": "The label to train on: the given one, or the corrected one.",
@@ -71,7 +71,7 @@ def build_croissant(
             "name": f"{name}: curated rows",
             "description": (
                 f"Decisions about {summary.num_rows} examples: which to train on ({selection.n_kept} of "
-                f"{selection.n_total}), how much each counts, and how likely its label is wrong."
+                f"{selection.n_total}), how much each counts, and how doubtful its label is."
             ),
             "url": f"urn:sama:job:{job.id}",
             "license": "The licence of the source data applies.",

@@ -95,7 +95,7 @@ def list_page(reader: RowReader, query: ExampleQuery, num_kept: int) -> ExampleP
     if best is None:
         return ExamplePage(items=[], next_cursor=None)
     keys, table = best
-    items = [Example(**values) for values in _read_items(table.slice(0, query.limit), num_kept)]
+    items = [Example(**values) for values in _read_items(table.slice(0, query.limit), reader, num_kept)]
     more = len(keys.row) > query.limit
     return ExamplePage(items=items, next_cursor=_write_cursor(query, keys, query.limit - 1) if more else None)
 
@@ -164,9 +164,9 @@ def _equals(column: "pa.Array[Any]", text: str) -> npt.NDArray[np.bool_]:
     return matches
 
 
-def _read_items(table: pa.Table, num_kept: int) -> Iterator[dict[str, object]]:
+def _read_items(table: pa.Table, reader: RowReader, num_kept: int) -> Iterator[dict[str, object]]:
     for batch in table.combine_chunks().to_batches():
-        yield from list_values(take_public(apply_num_kept(batch, num_kept)))
+        yield from list_values(take_public(apply_num_kept(batch, num_kept, reader.terms)))
 
 
 def _read_cursor(query: ExampleQuery) -> _Keys | None:

@@ -44,7 +44,7 @@ def list_suspects(previews: Sequence[PreviewTable], reader: RowReader, num_kept:
     for batch in reader.batches():
         places = np.flatnonzero(np.isin(batch.column("row").to_numpy(), wanted))
         if len(places):
-            found = apply_num_kept(batch.take(places), num_kept)
+            found = apply_num_kept(batch.take(places), num_kept, reader.terms)
             columns = (found.column(name).to_pylist() for name in ("row", "keep", "reason"))
             decided |= {row: (keep, reason) for row, keep, reason in zip(*columns, strict=True)}
     return [Suspect(preview, *decided[preview.row]) for preview in previews]

@@ -6,7 +6,7 @@ from decimal import ROUND_HALF_UP, Decimal
 import numpy as np
 import pyarrow as pa
 
-from service.results.reasons import list_plain_findings, write_reasons
+from service.results.reasons import PLAIN_TERMS, Terms, list_plain_findings, write_reasons
 
 CHUNK_ROWS = 65_536
 FINDING, SOFT_LABEL = "finding", "soft_label"
@@ -73,14 +73,14 @@ def count_kept(keep_fraction: float, num_total: int, num_labelled: int) -> int:
     return max(1, min(wanted, num_labelled))
 
 
-def apply_num_kept(batch: pa.RecordBatch, num_kept: int) -> pa.RecordBatch:
-    """Return the batch with `keep` and `reason` for the `num_kept` best-ranked rows of the whole job."""
+def apply_num_kept(batch: pa.RecordBatch, num_kept: int, terms: Terms = PLAIN_TERMS) -> pa.RecordBatch:
+    """Return the batch with `keep` and `reason`, by the terms of the job, for its `num_kept` best-ranked rows."""
     rank = batch.column("rank")
     labelled = rank.is_valid().to_numpy(zero_copy_only=False)
     keep = labelled & (rank.fill_null(num_kept).to_numpy(zero_copy_only=False) < num_kept)
     columns = dict(zip(batch.schema.names, batch.columns, strict=True))
     columns["keep"] = pa.array(keep, pa.bool_())
-    columns["reason"] = pa.array(write_reasons(batch, keep), pa.string())
+    columns["reason"] = pa.array(write_reasons(batch, keep, terms), pa.string())
     return pa.RecordBatch.from_arrays([columns[name] for name in batch.schema.names], schema=batch.schema)
 
 

@@ -148,6 +148,7 @@ class SelectionSummary(_Schema):
         default=1.0, description="rows of a higher noise_score with another suggested label stand last"
     )
     n_cut_off: int = Field(default=0, description="rows that stand last for that reason")
+    doubt_above: float = Field(default=0.5, description="noise_score above which reasons call a given label doubtful")
 
 
 class ComparisonSummary(_Schema):
@@ -204,7 +205,12 @@ class Summary(_Schema):
     noise_histogram: Histogram
     classes: list[GroupSummary]
     sources: list[GroupSummary]
-    num_doubtful: int = Field(description="rows with noise_score >= 0.5 whose suggested label is another")
+    calibrated: bool | None = Field(
+        default=None, description="noise_score is a probability, not a ranking alone; None in results of before"
+    )
+    num_doubtful: int = Field(
+        description="rows with a noise_score above selection.doubt_above whose suggested label is another"
+    )
     evaluation: EvaluationSummary | Literal["not evaluated"]
     hypergradient_check: CheckSummary | None = None
     relabel: RelabelSummary | None = Field(None, description="None where the task leaves labels as they are")

@@ -46,7 +46,7 @@ def inspect_dataset(
     parts: dict[str, object] = {}
     if scan is not None:
         _check_ids(document, scan, findings)
-        findings.notes += [*_note_inputs(scan), *_note_leakage(scan)]
+        findings.notes += [*_note_inputs(document, scan), *_note_leakage(scan)]
         parts = {
             "features": scan.features,
             "files": tuple(_report_files(document, scan)),
@@ -156,12 +156,16 @@ def _count_conflicts(train: RoleScan, scan: DatasetScan) -> int:
     return int((same & (codes[order][1:] != codes[order][:-1])).sum())
 
 
-def _note_inputs(scan: DatasetScan) -> Iterator[str]:
+def _note_inputs(document: JobDocument, scan: DatasetScan) -> Iterator[str]:
     train = scan.roles["train"]
     num_rows = len(train.rows)
     num_unlabelled = int((scan.codes["train"] < 0).sum())
     if num_unlabelled:
-        yield f"{num_unlabelled:,} of {num_rows:,} curated rows are unlabelled: never trained on, reported as such."
+        spec = document.relabelling
+        fate = "never trained on, reported as such"
+        if spec is not None and spec.unlabelled:
+            fate = "labelled where a label is probable enough (relabel.unlabelled), else never trained on"
+        yield f"{num_unlabelled:,} of {num_rows:,} curated rows are unlabelled: {fate}."
     if scan.trusted_rows is not None:
         yield f"{len(scan.trusted_rows):,} curated rows are taken as trusted (meta.fraction) and stay curated."
     if scan.sources.inputs.left_out:

@@ -58,7 +58,7 @@ def check_classes(
     params: dict[RoleName, str] = list_label_params(document)
     _check_given(params["train"], label_map, codes["train"], findings)
     if "meta" in codes:
-        _check_meta(document, label_map, codes, findings)
+        _check_meta(document, params["meta"], label_map, codes, findings)
     if "test" in codes and not (codes["test"] >= 0).any():
         wanted = "labelled test rows"
         findings.refuse("test", "no labelled row", wanted, f"test: none of its rows has a label; wanted {wanted}.")
@@ -105,13 +105,17 @@ def _check_given(param: str, label_map: LabelMap, codes: Codes, findings: Findin
 
 
 def _check_meta(
-    document: JobDocument, label_map: LabelMap, codes: Mapping[RoleName, Codes], findings: Findings
+    document: JobDocument, param: str, label_map: LabelMap, codes: Mapping[RoleName, Codes], findings: Findings
 ) -> None:
     trusted = codes["meta"][codes["meta"] >= 0]
     if len(trusted) == 0:
         wanted = "at least one trusted example of each class"
+        spec = document.meta
+        name = document.dataset.label if spec is None or spec.label is None else spec.label
+        is_share = spec is not None and spec.fraction is not None  # drawn from the rows with a label in both columns
+        asked = f"the {len(codes['train']):,} curated rows" if is_share else f"its {len(codes['meta']):,} rows"
         message = (
-            f"meta: the meta set is empty, since none of its {len(codes['meta'])} rows has a label; wanted {wanted}."
+            f"meta: the meta set is empty, since none of {asked} has a label in {name!r} ({param}); wanted {wanted}."
         )
         findings.refuse("meta", "an empty meta set", wanted, message)
         return

@@ -154,7 +154,10 @@ def test_what_the_decisions_tell() -> None:
     assert (decisions.weight[decisions.suggested == given] > 0).all()
     assert decisions.representation.shape == (96, 24)
     names = {"average_p_given", "trusted_p_given", "neighbour_agreement", "margin", "spread", "forgotten"}
-    assert set(decisions.evidence) == names | {"share_right", "learned_weight"}
+    assert set(decisions.evidence) == names | {"share_right", "learned_weight", "average_p_suggested", "visits"}
+    assert set(decisions.evidence["visits"]) == {4.0}
+    suggested = state.bilevel.memory.probabilities.average().numpy()[np.arange(96), decisions.suggested]
+    assert decisions.evidence["average_p_suggested"] == pytest.approx(suggested, abs=1e-3)
     learned, kept = decisions.evidence["learned_weight"], decisions.suggested == given
     ratio = decisions.weight[kept] / (learned * (1 - decisions.noise_score))[kept]
     assert ratio == pytest.approx(np.full(kept.sum(), ratio[0]), rel=1e-4), "the weight is their product"
@@ -189,7 +192,9 @@ def test_without_enough_trusted_examples_there_is_no_detector_and_the_facts_say_
     assert (state.ensemble, state.witnesses, decisions.facts["detector"]) == (None, None, None)
     assert decisions.facts["num_base_steps"] == 30
     assert decisions.noise_score == pytest.approx(1.0 - decisions.evidence["average_p_given"], abs=1e-6)
-    assert set(decisions.evidence) == {"average_p_given", "margin", "spread", "forgotten", "share_right"}
+    names = {"average_p_given", "average_p_suggested", "margin", "spread", "forgotten", "share_right", "visits"}
+    assert set(decisions.evidence) == names
+    assert decisions.evidence["average_p_suggested"] == pytest.approx(decisions.label_confidence, abs=1e-6)
     assert decisions.representation.shape == (96, 24)
     again = begin(method, noisy)
     other = begin(method, noisy)

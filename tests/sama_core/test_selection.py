@@ -234,7 +234,9 @@ def test_keep_fraction_outside_its_range_is_refused(fraction: float) -> None:
 
 def test_auto_says_what_it_chose_and_why() -> None:
     even = np.arange(1000) % 4
-    assert choose_rule("auto", 1.0, even) == ("top", "top: 100% is kept, so only the rows of lowest score go")
+    assert choose_rule("auto", 1.0, even) == ("top", "top: every labelled row is kept")
+    assert choose_rule("auto", 0.9996, even) == ("top", "top: over 99% is kept, so only the rows of lowest score go")
+    assert choose_rule("auto", 0.0005, even)[1].startswith("coverage: over 99% of the rows go, and")
     rule, reason = choose_rule("auto", 0.8, even)
     assert (rule, reason[:29]) == ("coverage", "coverage: 20% of the rows go,")
     rule, reason = choose_rule("auto", 0.97, even, has_meta_set=False)

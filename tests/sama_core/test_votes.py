@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
@@ -171,6 +172,19 @@ def test_votes_help_to_find_wrong_labels_and_stand_in_the_evidence() -> None:
         assert ("votes_p_given" in decisions.evidence) == ("votes" in evidence)
         assert ("'votes'" in str(decisions.facts["detector"])) == ("votes" in evidence)
     assert found[5] > max(0.9, found[4] + 0.05)
+
+
+def test_where_every_function_abstained_the_votes_are_no_evidence_to_tell_of() -> None:
+    train, meta, _ = make_data()
+    assert train.votes is not None
+    train.votes[::7] = -1
+    method, state = curate(OPTIONS, train, meta)
+    decisions = method.finish(state)
+    unvoted = (train.votes < 0).all(1).numpy()
+    assert (np.isnan(decisions.evidence["votes_p_given"]) == unvoted).all()
+    assert state.seen is not None
+    shares = state.seen.by_class["votes"][:240][::7].exp()
+    assert shares.flatten().tolist() == pytest.approx([1 / 3] * shares.numel()), "what the detector sees of them"
 
 
 def test_votes_change_nothing_where_some_witness_has_none() -> None:

@@ -317,7 +317,7 @@ def test_each_phase_is_entered_once_and_told(database: Database, settings: Setti
     told = {event.kind: event.message for event in events}
     assert told["model"] == "model mlp: the examples are rows of numbers and categories"
     assert told["route"].startswith("directional derivatives by ghost: exact")
-    assert told["selection"].startswith("selection rule top: 100% is kept")
+    assert told["selection"].startswith("selection rule top: every labelled row is kept")
 
 
 def test_an_attempt_that_lost_its_job_writes_nothing(database: Database, settings: Settings, points: Path) -> None:

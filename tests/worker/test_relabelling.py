@@ -1,6 +1,5 @@
 """Which labels are corrected, what the rows are worth then, and in what words it is told."""
 
-from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -28,7 +27,6 @@ def make_decisions(
     *,
     noise: list[float] | None = None,
     weight: list[float] | None = None,
-    evidence: Mapping[str, list[float]] | None = None,
 ) -> Decisions:
     """Return decisions over two classes; `right` is the probability that the given label is the true one."""
     right_N, given_N = np.array(right, dtype=np.float32), np.array(given)
@@ -45,7 +43,6 @@ def make_decisions(
         suggested=probabilities.argmax(axis=1),
         label_confidence=probabilities.max(axis=1),
         probabilities=probabilities,
-        evidence={name: np.array(values, dtype=np.float32) for name, values in (evidence or {}).items()},
     )
 
 
@@ -191,52 +188,10 @@ def test_reasons_follow_the_keep_fraction() -> None:
         "corrected: the model says spam with 0.98; given ham",
         "low score",
         "likely mislabelled: the model says spam with 0.55; given ham",
-        "low score, though labelled: no label was given; the model says spam with 0.93",
+        "beyond the keep fraction, though labelled: no label was given; the model says spam with 0.93",
     ]
     none_kept = apply_num_kept(batch, 0).column("reason").to_pylist()
     assert none_kept[0] == "low score, though corrected: the model says spam with 0.98; given ham"
-
-
-@pytest.mark.parametrize(
-    ("evidence", "words"),
-    [
-        ({}, "the model says spam with 0.98; given ham"),
-        ({"average_p_given": 0.05}, "the model says spam with 0.98, epoch after epoch; given ham"),
-        ({"average_p_given": 0.05, "spread": 0.3}, "the model says spam with 0.98; given ham"),
-        ({"average_p_given": 0.6}, "the model says spam with 0.98; given ham"),
-        (
-            {"trusted_p_given": 0.04},
-            "the model says spam with 0.98; given ham; the trusted examples alone give ham 0.04",
-        ),
-        ({"trusted_p_given": 0.5}, "the model says spam with 0.98; given ham"),
-        (
-            {"votes_p_given": 0.1, "neighbour_agreement": 0.6},
-            "the model says spam with 0.98; given ham; the votes give ham 0.10",
-        ),
-        (
-            {"neighbour_agreement": 0.1},
-            "the model says spam with 0.98; given ham; 10% of its nearest neighbours carry ham",
-        ),
-        (
-            {"forgotten": 3.0},
-            "the model says spam with 0.98; given ham; ham was learned and forgotten 3 times",
-        ),
-        (
-            {"trusted_p_given": 0.001, "neighbour_agreement": 0.0, "forgotten": 9.0},
-            "the model says spam with 0.98; given ham; the trusted examples alone give ham under 0.01; "
-            "0% of its nearest neighbours carry ham",
-        ),
-        (
-            {"trusted_p_given": float("nan"), "average_p_given": float("nan")},
-            "the model says spam with 0.98; given ham",
-        ),
-        ({"something_new": 0.0}, "the model says spam with 0.98; given ham"),
-    ],
-)
-def test_a_finding_tells_the_evidence_that_speaks_against_the_label(evidence: dict[str, float], words: str) -> None:
-    decisions = make_decisions([0.02], [0], evidence={name: [value] for name, value in evidence.items()})
-    batch = build_rows(decisions, [0], leave_labels(decisions, np.array([0])))
-    assert batch.column("reason").to_pylist() == [f"kept, but the label is doubtful: {words}"]
 
 
 def test_changes_are_counted_by_pair_the_most_frequent_first() -> None:

@@ -73,6 +73,30 @@ def test_where_doubtful_rows_are_kept_it_is_said_and_there_is_no_threshold(
     selection = Summary.model_validate(read_result(database, job_id)[0].summary).selection
     assert f", {selection.n_cut_off - 1} of them kept, since the keep fraction leaves room" in selection.rule_reason
     assert selection.threshold is None
+    advised = (100 * (NUM_TRAIN - selection.n_cut_off) // NUM_TRAIN) / 100
+    assert selection.rule_reason.endswith(f"; a keep fraction of {advised:g} drops them all")
+    drops_all = run_to_end(database, settings, prune(points, rule="top", keep_fraction=advised))
+    kept = [row for row in read_rows(database, drops_all).to_pylist() if row["keep"]]
+    assert not any(row["noise_score"] > 0.5 and row["suggested_label"] != row["given_label"] for row in kept)
+
+
+def test_a_noise_score_that_no_trusted_example_calibrated_is_called_a_ranking(
+    database: Database, settings: Settings, points: Path
+) -> None:
+    document = prune(points, noise_cut=None)
+    note = "noise_score is a ranking, not a probability."
+    aum = {"method": {"name": "aum"}}
+    for changed, is_calibrated, notes in (
+        ({}, True, []),
+        (aum, False, [f"The trusted examples did not calibrate method aum: {note}"]),
+        (aum | {"meta": None}, False, [f"No trusted examples: {note}"]),
+    ):
+        chosen = {name: value for name, value in (document | changed).items() if value is not None}
+        result = read_result(database, run_to_end(database, settings, chosen))[0]
+        summary = Summary.model_validate(result.summary)
+        assert result.manifest["method"]["calibrated"] is summary.calibrated is is_calibrated
+        assert [told for told in summary.notes if note in told] == notes
+        assert summary.selection.doubt_above == summary.selection.noise_cut == (0.5 if is_calibrated else 0.9)
 
 
 def test_a_cut_of_one_is_none(database: Database, settings: Settings, points: Path) -> None:

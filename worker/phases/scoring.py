@@ -13,6 +13,7 @@ from sama_core.influences import Influences
 from sama_core.selection import choose_noise_cut, choose_rule, find_cut_off, order_rows
 from service.jobs.document import META_FREE_BASELINES
 from service.jobs.state import Phase
+from service.results.reasons import DOUBTFUL_NOISE_SCORE
 from service.results.rows import count_kept
 from service.wording import write_count
 from worker.checkpoints import Checkpoint
@@ -47,6 +48,7 @@ class Outcome:
         influences: trusted examples that speak against the most suspicious rows; None where they were not traced.
         noise_cut: noise score above which a row whose label is not the suggested one is likely mislabelled.
         num_cut_off: such rows, last in the order whatever the rule.
+        is_calibrated: the noise scores are probabilities, not a ranking alone.
     """
 
     decisions: Decisions
@@ -62,6 +64,12 @@ class Outcome:
     influences: Influences | None = None
     noise_cut: float = 1.0
     num_cut_off: int = 0
+    is_calibrated: bool = True
+
+    @property
+    def doubt_above(self) -> float:
+        """The noise score above which a given label is called doubtful: one that is a mere ranking has no middle."""
+        return DOUBTFUL_NOISE_SCORE if self.is_calibrated else self.noise_cut
 
     @property
     def num_labels(self) -> int:
@@ -188,7 +196,8 @@ def _select(
     decisions, labels = relabelling.decisions, relabelling.labels
     has_meta_set = data.meta is not None and data.method_name not in META_FREE_BASELINES
     rule, reason = choose_rule(selection.rule, keep_fraction, labels, has_meta_set=has_meta_set)
-    noise_cut = choose_noise_cut(selection.noise_cut, is_calibrated=_is_calibrated(decisions))
+    is_calibrated = _is_calibrated(decisions)
+    noise_cut = choose_noise_cut(selection.noise_cut, is_calibrated=is_calibrated)
     # A row under the label that the evidence points to is not mislabelled, however unsure that label is.
     doubt = np.where(decisions.suggested != labels, decisions.noise_score, np.float32(0))
     rank = order_rows(
@@ -200,8 +209,10 @@ def _select(
         representation=decisions.representation,
         noise_cut=noise_cut,
     )
-    num_cut_off = int(find_cut_off(doubt, noise_cut, len(doubt)).sum())
-    num_kept = count_kept(keep_fraction, len(data.tables.train), relabelling.num_labels)
+    num_cut_off, num_rows = int(find_cut_off(doubt, noise_cut, len(doubt)).sum()), len(data.tables.train)
+    num_sound = len(labels) - num_cut_off
+    num_kept = count_kept(keep_fraction, num_rows, relabelling.num_labels)
+    advised = _find_sound_fraction(num_sound, num_rows) if context.document.task == "prune" else None
     return Outcome(
         decisions=decisions,
         decided=decided,
@@ -211,10 +222,11 @@ def _select(
         rank=rank,
         num_kept=num_kept,
         rule=rule,
-        rule_reason=reason + _tell_cut(num_cut_off, min(num_kept, len(labels)) - (len(labels) - num_cut_off)),
+        rule_reason=reason + _tell_cut(num_cut_off, min(num_kept, len(labels)) - num_sound, advised),
         last_step=last_step,
         noise_cut=noise_cut,
         num_cut_off=num_cut_off,
+        is_calibrated=is_calibrated,
     )
 
 
@@ -223,14 +235,24 @@ def _is_calibrated(decisions: Decisions) -> bool:
     return decisions.facts.get("detector") is not None or decisions.method == "recalibrated"
 
 
-def _tell_cut(num_cut_off: int, num_kept_of_them: int) -> str:
+def _tell_cut(num_cut_off: int, num_kept_of_them: int, advised: float | None) -> str:
     """Return what to say of the rows that stand last as likely mislabelled."""
     if num_cut_off == 0:
         return ""
     told = f"; {write_count(num_cut_off, 'likely mislabelled row')} last"
     if num_kept_of_them > 0:
         told += f", {write_count(num_kept_of_them)} of them kept, since the keep fraction leaves room"
+        if advised is not None:
+            told += f"; a keep fraction of {advised:g} drops them all"
     return told
+
+
+def _find_sound_fraction(num_sound: int, num_rows: int) -> float | None:
+    """Return a short keep fraction that keeps sound rows alone, nearly all of them; None where there is none."""
+    for scale in (100, 10_000):
+        if num_sound * scale >= num_rows:
+            return num_sound * scale // num_rows / scale
+    return None
 
 
 def _read_integer(facts: Mapping[str, JSON], name: str) -> int:

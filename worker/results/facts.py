@@ -45,6 +45,7 @@ def build_facts(
             "task": document.task,
             "hyperparameters": data.options.to_json(),
             "facts": dict(facts),
+            "calibrated": outcome.is_calibrated,
             "model": {
                 "name": data.choice.name,
                 "chosen_because": data.choice.because,

@@ -7,6 +7,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from service.results.reasons import Terms
 from service.results.rows import FINDING, SOFT_LABEL, apply_num_kept, limit_chunk_rows, stored_schema
 from service.storage.arrow_types import Array, ChunkedArray
 from service.storage.roles import RoleTable
@@ -42,10 +43,11 @@ class RowBuilder:
 
     def chunks(self) -> Iterator[Chunk]:
         """Yield every chunk in order."""
-        num_rows = limit_chunk_rows(self._num_soft)
+        num_rows, outcome = limit_chunk_rows(self._num_soft), self._outcome
+        terms = Terms(outcome.rule, outcome.doubt_above)
         for index, start in enumerate(range(0, len(self._train), num_rows)):
             batch = self._build(start, min(start + num_rows, len(self._train)))
-            yield Chunk(index, start, apply_num_kept(batch, self._outcome.num_kept))
+            yield Chunk(index, start, apply_num_kept(batch, outcome.num_kept, terms))
 
     def _build(self, start: int, stop: int) -> pa.RecordBatch:
         train, size = self._train, stop - start

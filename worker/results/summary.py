@@ -8,7 +8,6 @@ from numpy.typing import NDArray
 from sama_core import Decisions
 from service.jobs.document import JobDocument
 from service.jobs.evaluation_rules import TRUSTED_ARMS
-from service.results.reasons import DOUBTFUL_NOISE_SCORE
 from service.results.schemas import (
     CheckSummary,
     EvaluationSummary,
@@ -41,9 +40,13 @@ def build_summary(
     """Return the summary."""
     num_rows, num_labelled = len(data.tables.train), len(data.labelled)
     decisions = outcome.decisions
-    doubtful = (decisions.noise_score >= DOUBTFUL_NOISE_SCORE) & (decisions.suggested != data.train.labels.numpy())
+    is_doubted = decisions.noise_score > np.float32(outcome.doubt_above)
     largest = max(_LEAST_WEIGHT_RANGE, float(decisions.weight.max()))
     notes = list(data.notes)
+    if not outcome.is_calibrated:
+        method = f"The trusted examples did not calibrate method {decisions.method}"
+        lack = "No trusted examples" if data.meta is None else method
+        notes.append(f"{lack}: noise_score is a ranking, not a probability.")
     if counts.sources.num_groups > MAX_SOURCES:
         notes.append(f"Of {counts.sources.num_groups:,} sources the {MAX_SOURCES:,} largest are listed.")
     if evaluation is not None and data.meta is not None and not _sees_meta_set(evaluation):
@@ -60,7 +63,8 @@ def build_summary(
         noise_histogram=_count_bins(decisions.noise_score, 1.0),
         classes=counts.classes.summarise_classes(data.tables.label_map.values),
         sources=counts.sources.summarise_sources(),
-        num_doubtful=int(doubtful.sum()),
+        calibrated=outcome.is_calibrated,
+        num_doubtful=int((is_doubted & (decisions.suggested != data.train.labels.numpy())).sum()),
         evaluation=evaluation if evaluation is not None else "not evaluated",
         hypergradient_check=check,
         relabel=_summarise_labels(document, data, outcome, counts.changes),
@@ -135,6 +139,7 @@ def summarise_selection(document: JobDocument, outcome: Outcome, num_rows: int) 
         threshold=outcome.threshold,
         noise_cut=outcome.noise_cut,
         n_cut_off=outcome.num_cut_off,
+        doubt_above=outcome.doubt_above,
     )
 
 

@@ -87,6 +87,13 @@ def test_report_of_good_data(tmp_path: Path, limits: Settings) -> None:
     )
 
 
+def test_it_is_said_what_becomes_of_rows_without_a_label(tmp_path: Path, limits: Settings) -> None:
+    fate = "labelled where a label is probable enough (relabel.unlabelled), else never trained on"
+    data = document(task="relabel", relabel={"unlabelled": True})
+    report = look(tmp_path, limits, data, columns(y=put(columns()["y"], 5, -1)))
+    assert report.notes == (f"1 of 40 curated rows are unlabelled: {fate}.",)
+
+
 def test_report_goes_through_json(tmp_path: Path, limits: Settings) -> None:
     for data in (document(), document(dataset={"label": "yy"})):
         report = look(tmp_path, limits, data)
@@ -161,7 +168,13 @@ KEY = columns()["key"]
             {"y": [*Y[:40], *([None] * 10), *Y[50:]]},
             document(),
             "meta",
-            "the meta set is empty, since none of its 10 rows",
+            "the meta set is empty, since none of its 10 rows has a label in 'y' (dataset.label); wanted",
+        ),
+        (
+            {"gold": [-1] * NUM_ROWS},
+            document(meta={"fraction": 0.5, "label": "gold"}),
+            "meta",
+            "the meta set is empty, since none of the 40 curated rows has a label in 'gold' (meta.label); wanted",
         ),
         (
             {"y": [*Y[:40], *([0, 1] * 5), *Y[50:]]},
