@@ -87,6 +87,15 @@ def test_report_of_good_data(tmp_path: Path, limits: Settings) -> None:
     )
 
 
+def test_rows_without_a_label_are_told_with_what_becomes_of_them(tmp_path: Path, limits: Settings) -> None:
+    wanted = document(task="relabel", relabel={"unlabelled": True})
+    none = "relabel.unlabelled has no effect: every curated row has a label."
+    assert look(tmp_path, limits, wanted).notes == (none,)
+    assert look(tmp_path, limits, document(task="relabel")).notes == ()
+    some = look(tmp_path, limits, wanted, columns(y=put(columns()["y"], 5, -1))).notes
+    assert some == ("1 of 40 curated rows are unlabelled: labelled where the method is sure enough.",)
+
+
 def test_report_goes_through_json(tmp_path: Path, limits: Settings) -> None:
     for data in (document(), document(dataset={"label": "yy"})):
         report = look(tmp_path, limits, data)
