@@ -19,7 +19,9 @@ NUM_ROWS = 1_000_000
 def make_batch(start: int, num_rows: int) -> pa.RecordBatch:
     """Return plausible results of some rows: random numbers, digests, ten classes."""
     rng = np.random.default_rng(start)
-    floats = {name: rng.random(num_rows, dtype=np.float32) for name in ("weight", "weight_std", "score", "noise_score")}
+    numbers = ("weight", "weight_std", "score", "noise_score")
+    floats = {name: rng.random(num_rows, dtype=np.float32) for name in numbers}
+    floats |= {f"given_{name}": floats[name] for name in ("weight", "score")}
     row = np.arange(start, start + num_rows)
     labels = rng.integers(10, size=num_rows)
     columns = {

@@ -28,6 +28,7 @@ Names = Sequence[str] | Mapping[str, str]
 
 _LABELS = "label"
 _GIVEN_LABELS = "given_label"
+_GIVEN_COLUMNS = {"label": _GIVEN_LABELS, "weight": "given_weight", "score": "given_score"}
 _UNLABELLED = -1
 
 
@@ -44,19 +45,50 @@ class Bundle:
         keep: int64, sorted numbers of the rows to train on.
         weights: float32 (N,), loss multipliers, 0 where dropped.
         class_names: the classes, in the order of their codes.
+        is_given: true where every change of a label is undone.
     """
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, *, is_given: bool = False) -> None:
         self.directory = directory
+        self.is_given = is_given
         self.manifest: dict[str, Any] = json.loads((directory / "manifest.json").read_bytes())
         self.keep: Positions = np.load(directory / "keep.npy").astype(np.int64)
         self.weights: npt.NDArray[np.float32] = np.load(directory / "weights.npy")
+        self._recorded = RecordedRows(directory / "rows.parquet", _GIVEN_COLUMNS if is_given else None)
+        if is_given:
+            self._take_given()
         self.keep.setflags(write=False)
         self.weights.setflags(write=False)
         self.class_names: tuple[int | str, ...] = tuple(self.manifest["labels"]["names"])
         self._document = parse_document(self.manifest["document"])
-        self._recorded = RecordedRows(directory / "rows.parquet")
         self.num_rows = self._recorded.num_rows
+
+    def given(self) -> "Bundle":
+        """Return the bundle with every change of a label undone; itself where the job's task changes none.
+
+        Labels are the given ones, weights those that these deserve, of mean 1 over the rows with a given label;
+        `label`, `weight` and `score` of rows.parquet are read so too. Rows without a given label are not kept, and
+        there are no soft labels. Which of the others are kept is still what the job decided.
+
+        Raises:
+            UnreadableSourceError: the job finished before what rows are worth under their given labels was recorded.
+        """
+        return self if self.manifest.get("relabel") is None else Bundle(self.directory, is_given=True)
+
+    def _take_given(self) -> None:
+        """Put weights and kept rows of the given labels in the place of the job's."""
+        known = _GIVEN_COLUMNS["weight"] in self._recorded.names
+        has_label = self._read_labels().is_valid().to_numpy()
+        worth = self._recorded.read_column("weight") if known else None
+        if worth is None or (worth.is_null().to_numpy() & has_label).any():
+            message = (
+                "The bundle does not say what corrected rows are worth under their given labels: the job finished "
+                "before that was recorded. Run it again, or with task: reweight."
+            )
+            raise UnreadableSourceError(message, param="given")
+        self.keep = self.keep[has_label[self.keep]]
+        self.weights = np.zeros_like(self.weights)
+        self.weights[self.keep] = worth.to_numpy()[self.keep]
 
     @cached_property
     def labels(self) -> npt.NDArray[Any]:
@@ -78,7 +110,7 @@ class Bundle:
     def soft_labels(self) -> npt.NDArray[np.float32] | None:
         """(N, C) probability of every class for every row, mapped from disk; None where the job made none."""
         path = self.directory / "soft_labels.npy"
-        return np.load(path, mmap_mode="r") if path.is_file() else None
+        return np.load(path, mmap_mode="r") if path.is_file() and not self.is_given else None
 
     def read_rows(self, columns: Sequence[str] | None = None) -> pa.Table:
         """Return rows.parquet, or some of its columns, all N rows in input order.

@@ -1,6 +1,6 @@
 """What a bundle recorded of its rows, read from `rows.parquet` a piece at a time."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import pyarrow as pa
@@ -12,17 +12,25 @@ BATCH_ROWS = 65_536
 
 
 class RecordedRows:
-    """The table `rows.parquet` of a bundle: one row per curated row, in input order."""
+    """The table `rows.parquet` of a bundle: one row per curated row, in input order.
 
-    def __init__(self, path: Path) -> None:
+    Args:
+        path: of the file.
+        stand_ins: column -> the one that is read in its place.
+    """
+
+    def __init__(self, path: Path, stand_ins: Mapping[str, str] | None = None) -> None:
         self._path = path
+        self._stand_ins = stand_ins or {}
         footer = pq.ParquetFile(path)
         self.names: tuple[str, ...] = tuple(footer.schema_arrow.names)
         self.num_rows: int = footer.metadata.num_rows
 
     def read(self, columns: Sequence[str]) -> pa.Table:
         """Return whole columns."""
-        return pq.read_table(self._path, columns=list(columns)).select(list(columns))
+        stored = [self._stand_ins.get(name, name) for name in columns]
+        table = pq.read_table(self._path, columns=list(dict.fromkeys(stored)))
+        return pa.Table.from_arrays([table.column(name) for name in stored], names=list(columns))
 
     def read_column(self, name: str) -> ChunkedArray:
         """Return one whole column."""

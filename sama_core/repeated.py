@@ -24,6 +24,7 @@ BuildMethod = Callable[[CurationOptions], AbstractMethod[Any]]
 BuildNetwork = Callable[[int], nn.Module]
 
 _UNLABELLED, _EVIDENCE, _STEPS = "unlabelled", "evidence", "num_base_steps"
+_COUNTS = (_STEPS, "num_meta_steps", "num_trainings")
 
 
 @dataclass
@@ -39,7 +40,7 @@ class RepeatedState:
         seed: its seed.
         current: its state; after the last step that of the last one.
         sums: what the finished ones decided, added up, by name.
-        num_done: steps of the finished ones.
+        counts: base steps, meta steps and trainings of the finished ones, by name.
     """
 
     network: nn.Module
@@ -50,7 +51,12 @@ class RepeatedState:
     seed: int
     current: Any
     sums: dict[str, Tensor] = field(default_factory=dict)
-    num_done: int = 0
+    counts: dict[str, int] = field(default_factory=lambda: dict.fromkeys(_COUNTS, 0))
+
+    @property
+    def num_done(self) -> int:
+        """Steps of the finished curations."""
+        return self.counts[_STEPS]
 
 
 class RepeatedMethod(AbstractMethod[RepeatedState]):
@@ -58,7 +64,8 @@ class RepeatedMethod(AbstractMethod[RepeatedState]):
 
     The decisions are means over the seeds; suggested labels are those of the mean probabilities. ``weight_std`` is the
     spread over checkpoints and seeds together: the root of the mean variance within a seed plus the variance of its
-    weights between seeds. The representation, and the facts that are no counts, are those of the last seed.
+    weights between seeds. Counts among the facts are sums; the representation and the other facts are those of the last
+    seed, which the detector's facts name.
 
     Args:
         build: the method for the options of one seed.
@@ -136,7 +143,7 @@ class RepeatedMethod(AbstractMethod[RepeatedState]):
         suggest = getattr(method, "suggest", None)
         if suggest is not None and state.train.unlabelled is not None:
             found[_UNLABELLED] = torch.as_tensor(suggest(state.current, state.train.unlabelled)).double()
-        state.num_done += _count_steps(decisions)
+        state.counts = _add_counts(state.counts, decisions)
         state.sums = {name: state.sums[name] + value if state.sums else value for name, value in found.items()}
 
     def finish(self, state: RepeatedState) -> Decisions:
@@ -150,7 +157,11 @@ class RepeatedMethod(AbstractMethod[RepeatedState]):
         own, seeds = _list_sums(last), [self.options.seed + number for number in range(state.number + 1)]
         means = {name: (value + state.sums[name] if state.sums else value) / len(seeds) for name, value in own.items()}
         between_N = (means["weight_square"] - means["weight"].square()).clamp_min(0.0)
-        facts = {**last.facts, _STEPS: state.num_done + _count_steps(last), "seeds": list[JSON](seeds)}
+        counts = _add_counts(state.counts, last)
+        facts = {**last.facts, **{name: counts[name] for name in counts.keys() & last.facts.keys()}}
+        facts["seeds"] = list[JSON](seeds)
+        if isinstance(detector := facts.get("detector"), dict):
+            facts["detector"] = {**detector, "seed": state.seed}
         decided = replace(
             last,
             weight=_to_array(means["weight"]),
@@ -187,20 +198,38 @@ class RepeatedMethod(AbstractMethod[RepeatedState]):
         means_UC: Tensor = (sums_UC / self.options.seeds).float()
         return means_UC
 
+    def represent(self, state: RepeatedState, examples: AbstractExamples) -> Tensor:
+        """Return what the network of the last seed makes of other examples, (U, D).
+
+        Raises:
+            OptionsError: the method represents no other examples.
+        """
+        represent = getattr(self._build_at(state.number), "represent", None)
+        if represent is None:
+            raise OptionsError(f"represent: asked of {self.name}; wanted a method that suggests labels")
+        return torch.as_tensor(represent(state.current, examples))
+
     def export(self, state: RepeatedState) -> tuple[dict[str, Tensor], dict[str, JSON]]:
         """Return the sums, and the whole state of the curation that runs."""
         tensors, values = self._build_at(state.number).export(state.current)
-        counts = {"number": torch.tensor(state.number), "num_done": torch.tensor(state.num_done)}
-        whole = {**counts, **add_prefix("sums", state.sums), **add_prefix("current", tensors)}
+        counts = {name: torch.tensor(count) for name, count in state.counts.items()}
+        whole = {
+            "number": torch.tensor(state.number),
+            **add_prefix("counts", counts),
+            **add_prefix("sums", state.sums),
+            **add_prefix("current", tensors),
+        }
         return whole, {**self._describe(state), "current": values}
 
     def restore(self, state: RepeatedState, tensors: Mapping[str, Tensor], values: Mapping[str, JSON]) -> None:
         """Put an exported state back."""
         check_header(values, self._describe(state))
-        counts = {name: torch.zeros((), dtype=torch.int64) for name in ("number", "num_done")}
-        restore_tensors(counts, tensors)
-        self._begin(state, int(counts["number"]))
-        state.num_done = int(counts["num_done"])
+        number = torch.zeros((), dtype=torch.int64)
+        counts = {name: torch.zeros_like(number) for name in _COUNTS}
+        restore_tensors({"number": number}, tensors)
+        restore_tensors(counts, tensors, "counts")
+        self._begin(state, int(number))
+        state.counts = {name: int(count) for name, count in counts.items()}
         state.sums = {name: value.clone() for name, value in take_prefix("sums", tensors).items()}
         current = values["current"]
         assert isinstance(current, dict), "export wrote it"
@@ -226,10 +255,10 @@ def _list_sums(decisions: Decisions) -> dict[str, Tensor]:
     return found
 
 
-def _count_steps(decisions: Decisions) -> int:
-    num_steps = decisions.facts.get(_STEPS, 0)
-    assert isinstance(num_steps, int)
-    return num_steps
+def _add_counts(counts: Mapping[str, int], decisions: Decisions) -> dict[str, int]:
+    """Return the counts with those of a finished curation added; one that does not count a thing adds nothing."""
+    added = {name: decisions.facts.get(name, 0) for name in _COUNTS}
+    return {name: counts[name] + count for name, count in added.items() if isinstance(count, int)}
 
 
 def _to_array(tensor: Tensor) -> NDArray[np.float32]:

@@ -285,6 +285,17 @@ class CurationMethod(AbstractMethod[CurationState]):
         found = find_without_labels(bilevel, examples, logs_UC, witnesses, folds_M, voted=voted)
         return detector.judge(found).float()
 
+    def represent(self, state: CurationState, examples: AbstractExamples) -> Tensor:
+        """Return what the base network makes of other examples, (U, D), as ``representation`` in the decisions.
+
+        Args:
+            state: after the last step.
+            examples: U of them; their labels are not looked at.
+        """
+        if state.bilevel is None:
+            raise OptionsError("represent: called before the base training; wanted all steps done")
+        return project(represent(state.bilevel.base.network, examples, state.device).vectors, _PROJECTED)
+
     def export(self, state: CurationState) -> tuple[dict[str, Tensor], dict[str, JSON]]:
         """Return the whole state."""
         tensors: dict[str, Tensor] = {"is_solving": torch.tensor(int(state.bilevel is not None))}

@@ -1,4 +1,4 @@
-"""Whether the labels of a bundle agree with themselves, with its manifest and with its soft labels."""
+"""Whether labels, and what rows are worth under them, agree with themselves, the manifest and the soft labels."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,6 +13,7 @@ from service.client.downloads import digest_file
 from service.errors import Problem
 
 LABEL_COLUMNS = ("given_label", "suggested_label", "label", "corrected", "keep")
+WORTH_COLUMNS = ("given_label", "corrected", "weight", "score", "given_weight", "given_score")
 (SOFT_LABELS_FILE,) = EXTRA_FILES
 _ROUNDING = 1e-3
 
@@ -33,13 +34,37 @@ def check_labels(directory: Path, manifest: dict[str, Any], rows: pa.Table) -> I
         "is marked as corrected, yet its label is not the suggested one": corrected & (label != suggested),
         "is kept without a label": keep & ~has_label,
     }
-    for words, where in faults.items():
-        if where.any():
-            message = f"rows.parquet: row {int(where.argmax())} {words}."
-            yield _refuse("rows.parquet", words, "labels that agree", message)
+    yield from _tell(faults)
     counts = {"num_corrected": int((corrected & was_given).sum()), "num_labelled": int((corrected & ~was_given).sum())}
     yield from _check_counts(manifest.get("relabel"), counts)
     yield from _check_soft_labels(directory, manifest.get("relabel"), label, corrected)
+
+
+def check_worth(rows: pa.Table) -> Iterator[Problem]:
+    """Yield where a row whose label is the given one is worth something else under it; `rows` holds WORTH_COLUMNS."""
+    given, corrected = (rows.column(name) for name in ("given_label", "corrected"))
+    was_given, unchanged = given.is_valid().to_numpy(), ~corrected.to_numpy().astype(np.bool_)
+    weight, score, given_weight, given_score = (
+        rows.column(name).to_numpy().astype(np.float64) for name in WORTH_COLUMNS[2:]
+    )
+    same = was_given & unchanged
+    scale = given_weight[same].sum() / max(weight[same].sum(), np.finfo(np.float64).tiny)
+    faults: dict[str, Flags] = {
+        "has a worth under a given label, yet no label was given": ~was_given
+        & ~(np.isnan(given_weight) & np.isnan(given_score)),
+        "has another score under its given label, yet that is its label": same & (score != given_score),
+        "has another weight under its given label, yet that is its label": same
+        & ~np.isclose(given_weight, weight * scale, rtol=_ROUNDING, atol=_ROUNDING),
+    }
+    yield from _tell(faults)
+
+
+def _tell(faults: dict[str, Flags]) -> Iterator[Problem]:
+    """Yield one problem for each kind of fault, with the first row that has it."""
+    for words, where in faults.items():
+        if where.any():
+            message = f"rows.parquet: row {int(where.argmax())} {words}."
+            yield _refuse("rows.parquet", words, "columns that agree", message)
 
 
 def _check_counts(relabel: Any, counts: dict[str, int]) -> Iterator[Problem]:

@@ -81,7 +81,7 @@ def _list_label_counts(relabel: RelabelSummary, num_rows: int) -> Iterator[list[
 
 
 def _write_changes(relabel: RelabelSummary) -> list[str]:
-    """Return the most frequent corrections, and how many labels are right by the model's own probabilities."""
+    """Return the most frequent corrections, and how many labels are right where probabilities are known."""
     rows = [["given label", "corrected to", "rows", "mean confidence"]]
     rows += [
         [
@@ -94,12 +94,14 @@ def _write_changes(relabel: RelabelSummary) -> list[str]:
     ]
     num_more = relabel.num_changes - len(rows) + 1
     more = [f"  and {write_count(num_more, 'more pair')} of labels"] if num_more else []
-    before, after = write_share(relabel.expected_right_before), write_share(relabel.expected_right_after)
-    right = f"  labels right by the model's own probabilities: {before} as given, {after} as corrected"
+    right = []
+    if relabel.expected_right_before is not None:
+        before, after = write_share(relabel.expected_right_before), write_share(relabel.expected_right_after)
+        right = [f"  labels right by the model's own probabilities: {before} as given, {after} as corrected"]
     return [
         *(write_table(rows) if relabel.changes else ["  no label was doubtful enough to be corrected"]),
         *more,
-        right,
+        *right,
     ]
 
 

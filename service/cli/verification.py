@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from service.cli.bundle_labels import LABEL_COLUMNS, check_labels
+from service.cli.bundle_labels import LABEL_COLUMNS, WORTH_COLUMNS, check_labels, check_worth
 from service.client.bundle_listing import BUNDLE_FILES, SUMS_FILE, read_sums
 from service.client.downloads import digest_file
 from service.errors import Problem, ServiceError
@@ -19,6 +19,8 @@ from service.wording import write_count
 _BATCH_ROWS = 65_536
 # Bundles of these versions came before labels could be corrected.
 VERSIONS_WITHOUT_LABELS = ("1.0",)
+# Bundles of these did not say what rows are worth under their given labels.
+VERSIONS_WITHOUT_WORTH = (*VERSIONS_WITHOUT_LABELS, "1.1")
 
 
 class CheckFailedError(ServiceError):
@@ -56,8 +58,10 @@ def verify_bundle(directory: Path) -> VerifiedBundle:
     digests = _check_digests(directory)
     manifest = _read_manifest(directory)
     problems = list(_check_outputs(manifest, digests))
-    has_labels = manifest.get("schema_version") not in VERSIONS_WITHOUT_LABELS
-    table = _read_rows(directory / "rows.parquet", LABEL_COLUMNS if has_labels else ())
+    version = manifest.get("schema_version")
+    has_labels, has_worth = version not in VERSIONS_WITHOUT_LABELS, version not in VERSIONS_WITHOUT_WORTH
+    columns = (*(LABEL_COLUMNS if has_labels else ()), *(WORTH_COLUMNS if has_worth else ()))
+    table = _read_rows(directory / "rows.parquet", columns)
     rows, kept = (table.column(name).to_numpy() for name in ("row", "keep"))
     kept = kept.astype(np.bool_)
     weights = np.nan_to_num(table.column("weight").to_numpy(), nan=0.0)
@@ -65,6 +69,8 @@ def verify_bundle(directory: Path) -> VerifiedBundle:
     problems += _check_arrays(directory, rows, kept, weights)
     if has_labels:
         problems += check_labels(directory, manifest, table)
+    if has_worth:
+        problems += check_worth(table)
     if problems:
         raise CheckFailedError(problems)
     return VerifiedBundle(str(manifest.get("job_id")), len(digests) + 1, len(rows), int(kept.sum()))

@@ -10,7 +10,7 @@ from service.results.files import ExportedFile
 from service.results.schemas import Summary
 from service.results.tables import ResultTable
 
-SCHEMA_VERSION = "1.1"
+SCHEMA_VERSION = "1.2"
 SOFT_LABELS_FILE = "soft_labels.npy"
 _LISTED_FILES = ("rows.parquet", "keep.npy", "weights.npy", "report.html", "croissant.json")
 

@@ -36,6 +36,8 @@ _DESCRIPTIONS = {
     "content_sha256": "SHA-256 of the example's input.",
     "source": "Where the example came from.",
     "given_label": "The label as delivered.",
+    "given_weight": "Loss multiplier under the given label; mean 1 over the rows that have one.",
+    "given_score": "Worth of keeping the example under the given label; higher is better.",
     "weight": "Loss multiplier; mean 1 over labelled rows.",
     "weight_std": "Spread of the weight over the averaged checkpoints and the seeds.",
     "score": "Worth of keeping the example; higher is better.",

@@ -5,6 +5,7 @@ from decimal import ROUND_HALF_UP, Decimal
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from service.results.reasons import PLAIN_TERMS, Terms, list_plain_findings, write_reasons
 
@@ -23,6 +24,8 @@ def rows_schema(id_type: pa.DataType, label_type: pa.DataType) -> pa.Schema:
             ("content_sha256", pa.string()),
             ("source", pa.string()),
             ("given_label", label_type),
+            ("given_weight", pa.float32()),
+            ("given_score", pa.float32()),
             ("weight", pa.float32()),
             ("weight_std", pa.float32()),
             ("score", pa.float32()),
@@ -105,14 +108,21 @@ def decode_chunk(data: bytes) -> Iterable[pa.RecordBatch]:
 
 
 def _complete(batch: pa.RecordBatch) -> pa.RecordBatch:
-    """Return the batch with the columns that rows did not have before labels could be corrected."""
-    if FINDING in batch.schema.names:
+    """Return the batch with the columns that rows did not have in earlier versions."""
+    columns = dict(zip(batch.schema.names, batch.columns, strict=True))
+    if "given_weight" in columns:
         return batch
-    given = batch.column("given_label")
-    columns = dict(zip(batch.schema.names, batch.columns, strict=True)) | {
-        "label": given,
-        "corrected": pa.array(np.zeros(batch.num_rows, dtype=np.bool_)),
-        FINDING: pa.array(list_plain_findings(batch), pa.string()),
-    }
-    schema = stored_schema(batch.schema.field("id").type, given.type)
+    given = columns["given_label"]
+    if FINDING not in columns:
+        columns |= {
+            "label": given,
+            "corrected": pa.array(np.zeros(batch.num_rows, dtype=np.bool_)),
+            FINDING: pa.array(list_plain_findings(batch), pa.string()),
+        }
+    # What a corrected row was worth under its given label was not kept then.
+    known = pc.and_(given.is_valid(), pc.invert(columns["corrected"]))
+    unknown = pa.scalar(None, pa.float32())
+    columns |= {f"given_{name}": pc.if_else(known, columns[name], unknown) for name in ("weight", "score")}
+    num_soft = columns[SOFT_LABEL].type.list_size if SOFT_LABEL in columns else 0
+    schema = stored_schema(columns["id"].type, given.type, num_soft)
     return pa.RecordBatch.from_arrays([columns[name] for name in schema.names], schema=schema)

@@ -188,8 +188,12 @@ class RelabelSummary(_Schema):
     num_corrected: int = Field(description="rows whose label is another than the given one")
     num_labelled: int = Field(description="rows without a given label that now have one")
     num_kept: int = Field(description="rows of both kinds among those to train on")
-    expected_right_before: float = Field(description="mean probability that a given label is right")
-    expected_right_after: float = Field(description="the same of the labels to train on, rows with a given label alone")
+    expected_right_before: float | None = Field(
+        description="mean probability that a given label is right; null where no trusted rows calibrated the scores"
+    )
+    expected_right_after: float | None = Field(
+        description="the same of the labels to train on, rows with a given label alone"
+    )
     num_changes: int = Field(description="different pairs of given label and label")
     changes: list[LabelChange] = Field(description="the most frequent pairs")
 
@@ -225,6 +229,8 @@ class Example(_Schema):
     content_sha256: str | None
     source: str | None
     given_label: LabelValue | None
+    given_weight: float | None
+    given_score: float | None
     weight: float | None
     weight_std: float | None
     score: float | None

@@ -17,7 +17,7 @@ from service.datasets.schemas import (
     VoteReport,
 )
 from service.errors import ServiceError
-from service.jobs.document import JobDocument, document_digest
+from service.jobs.document import BASELINES, JobDocument, document_digest
 from service.storage.digests import find_repeats
 from service.storage.estimates import estimate_job
 from service.storage.findings import Findings
@@ -28,7 +28,7 @@ from service.storage.roles import NEAR_FILE, DatasetScan, scan_dataset
 from service.storage.roots import resolve_folder, resolve_path
 from service.storage.scanning import OnRows, RoleScan, ScanOptions, find_columns
 from service.storage.sources import RoleName, list_uris
-from service.storage.votes import count_votes, write_note
+from service.storage.votes import FEWEST_JUDGES, count_votes, write_note
 
 
 def inspect_dataset(
@@ -46,7 +46,7 @@ def inspect_dataset(
     parts: dict[str, object] = {}
     if scan is not None:
         _check_ids(document, scan, findings)
-        findings.notes += [*_note_inputs(document, scan), *_note_leakage(scan)]
+        findings.notes += [*_note_inputs(document, scan), *_note_leakage(scan), *_note_votes(document, scan)]
         parts = {
             "features": scan.features,
             "files": tuple(_report_files(document, scan)),
@@ -143,8 +143,25 @@ def _note_leakage(scan: DatasetScan) -> Iterator[str]:
     num_torn = _count_conflicts(scan.roles["train"], scan)
     if num_torn:
         yield f"{num_torn:,} curated rows repeat an earlier one with another given label."
+
+
+def _note_votes(document: JobDocument, scan: DatasetScan) -> Iterator[str]:
     if scan.votes is not None:
-        yield write_note(count_votes(scan.votes))
+        yield write_note(count_votes(scan.votes), _find_why_unused(document, scan))
+
+
+def _find_why_unused(document: JobDocument, scan: DatasetScan) -> str | None:
+    """Return why the votes are not used, in words; None where they are."""
+    if document.method.name in BASELINES:
+        return f"the method {document.method.name!r} looks at no votes"
+    if "meta" not in scan.codes:
+        return "no trusted rows judge them"
+    if scan.meta_votes is None:
+        lacks = scan.roles["meta"].votes is None
+        return "the file of the trusted rows lacks the columns" if lacks else "there are none on the trusted rows"
+    if (scan.codes["meta"] >= 0).sum() < FEWEST_JUDGES:
+        return f"fewer than {FEWEST_JUDGES} trusted rows judge them"
+    return None
 
 
 def _count_conflicts(train: RoleScan, scan: DatasetScan) -> int:
@@ -160,12 +177,14 @@ def _note_inputs(document: JobDocument, scan: DatasetScan) -> Iterator[str]:
     train = scan.roles["train"]
     num_rows = len(train.rows)
     num_unlabelled = int((scan.codes["train"] < 0).sum())
+    wants_labels = document.relabelling is not None and document.relabelling.unlabelled
     if num_unlabelled:
-        spec = document.relabelling
         fate = "never trained on, reported as such"
-        if spec is not None and spec.unlabelled:
+        if wants_labels:
             fate = "labelled where a label is probable enough (relabel.unlabelled), else never trained on"
         yield f"{num_unlabelled:,} of {num_rows:,} curated rows are unlabelled: {fate}."
+    elif wants_labels:
+        yield "relabel.unlabelled has no effect: every curated row has a label."
     if scan.trusted_rows is not None:
         yield f"{len(scan.trusted_rows):,} curated rows are taken as trusted (meta.fraction) and stay curated."
     if scan.sources.inputs.left_out:

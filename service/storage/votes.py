@@ -18,6 +18,7 @@ from service.wording import write_count
 
 PARAM = "dataset.votes"
 WANTED_TYPES = "whole numbers or text, one vote a row, or one column alone of lists of them"
+FEWEST_JUDGES = 10  # trusted rows: with fewer no method learns how reliable a labelling function is
 MAX_VALUES_NAMED = 10
 MAX_CLASSES_NAMED = 10
 
@@ -185,14 +186,14 @@ def count_votes(votes: Codes) -> VoteCounts:
     return VoteCounts(num_rows, num_functions, int((highest >= 0).sum()), int(differs.any(axis=1).sum()))
 
 
-def write_note(counts: VoteCounts) -> str:
-    """Say the counts in words."""
+def write_note(counts: VoteCounts, why_unused: str | None = None) -> str:
+    """Say the counts in words, or why the votes are not used."""
     one = counts.num_functions == 1
     functions = f"{counts.num_functions:,} labelling function{' votes' if one else 's vote'}"
-    return (
-        f"{functions} on {counts.num_covered:,} of {counts.num_rows:,} curated rows; "
-        f"on {counts.num_disagreeing:,} of them two votes differ."
-    )
+    voted = f"{functions} on {counts.num_covered:,} of {counts.num_rows:,} curated rows"
+    if why_unused is not None:
+        return f"{voted}; not used, because {why_unused}."
+    return f"{voted}; on {counts.num_disagreeing:,} of them two votes differ."
 
 
 def _load_json(text: str | None) -> object:

@@ -11,9 +11,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from service.cli.bundle_labels import check_labels
+from service.cli.bundle_labels import WORTH_COLUMNS, check_labels, check_worth
+from service.cli.reports import _write_changes
 from service.cli.verification import verify_bundle
 from service.errors import ServiceError
+from service.results.schemas import RelabelSummary
 from tests.cli.conftest import Sama, SeededServer
 
 GIVEN = ["ham", "spam", "ham", None, None]
@@ -159,6 +161,71 @@ def test_a_missing_column_is_told_and_an_older_bundle_is_taken(bundle: Path) -> 
     (bundle / "manifest.json").write_text(json.dumps(manifest | {"schema_version": "1.0"}))
     _rewrite(bundle, lambda table: table)
     assert verify_bundle(bundle).num_kept == 280
+
+
+WORTH: dict[str, list[Any]] = {
+    "given_label": ["ham", "spam", "ham", None, None],
+    "corrected": [True, False, False, True, False],
+    "weight": [1.0, 0.5, 1.5, 1.0, None],
+    "score": [0.9, 0.6, 0.8, 0.7, None],
+    "given_weight": [0.0, 0.75, 2.25, None, None],
+    "given_score": [0.1, 0.6, 0.8, None, None],
+}
+
+
+@pytest.mark.parametrize(
+    ("columns", "message"),
+    [
+        ({}, None),
+        ({"given_weight": [None, 0.5, 1.5, None, None], "given_score": [None, 0.6, 0.8, None, None]}, None),
+        (
+            {"given_score": [0.1, 0.7, 0.8, None, None]},
+            "rows.parquet: row 1 has another score under its given label, yet that is its label.",
+        ),
+        (
+            {"given_weight": [0.0, 0.75, 1.25, None, None]},
+            "rows.parquet: row 1 has another weight under its given label, yet that is its label.",
+        ),
+        (
+            {"given_weight": [0.0, 0.75, 2.25, 1.0, None]},
+            "rows.parquet: row 3 has a worth under a given label, yet no label was given.",
+        ),
+    ],
+)
+def test_what_rows_are_worth_under_their_given_labels_is_held_against_the_rest(
+    columns: dict[str, Any], message: str | None
+) -> None:
+    table = WORTH | columns
+    numbers = {name: pa.array(table[name], pa.float32()) for name in WORTH_COLUMNS[2:]}
+    rows = pa.table(table | numbers)
+    assert [problem.message for problem in check_worth(rows)] == ([] if message is None else [message])
+
+
+def test_a_bundle_of_before_the_worth_under_the_given_label_is_taken(bundle: Path) -> None:
+    _rewrite(bundle, lambda table: table.drop_columns(["given_weight", "given_score"]))
+    with pytest.raises(ServiceError, match=r"rows\.parquet has no column 'given_weight'; wanted row, keep, weight,"):
+        verify_bundle(bundle)
+    manifest = json.loads((bundle / "manifest.json").read_text())
+    (bundle / "manifest.json").write_text(json.dumps(manifest | {"schema_version": "1.1"}))
+    _rewrite(bundle, lambda table: table)
+    assert verify_bundle(bundle).num_kept == 280
+
+
+def test_where_probabilities_are_not_known_the_command_line_tells_no_share_of_right_labels() -> None:
+    relabel = RelabelSummary(
+        targets="hard",
+        min_confidence=0.5,
+        min_noise=0.5,
+        rule="",
+        num_corrected=0,
+        num_labelled=0,
+        num_kept=0,
+        expected_right_before=None,
+        expected_right_after=None,
+        num_changes=0,
+        changes=[],
+    )
+    assert _write_changes(relabel) == ["  no label was doubtful enough to be corrected"]
 
 
 def test_the_command_line_shows_what_was_corrected(sama: Sama, server: SeededServer) -> None:

@@ -166,6 +166,8 @@ def _make_rows(class_names: Sequence[str], *, relabel: bool) -> pa.RecordBatch:
         "content_sha256": [hashlib.sha256(str(row).encode()).hexdigest() for row in range(NUM_ROWS)],
         "source": [None] * NUM_ROWS,
         "given_label": [class_names[code] for code in given],
+        "given_weight": weight * np.where(corrected, np.float32(0.1), np.float32(1)),
+        "given_score": weight * np.where(corrected, np.float32(0.1), np.float32(1)),
         "weight": weight,
         "weight_std": weight * np.float32(0.1),
         "score": weight,

@@ -109,7 +109,7 @@ def describe_images(path: Path) -> dict[str, Any]:
 def make_bundle(document: Mapping[str, Any], folder: Path) -> Path:
     """Run a job in this process; return the folder of its bundle."""
     settings = Settings(data_dir=folder / "sama-data", data_roots=(Path(document["dataset"]["uri"]).parent,))
-    settings.data_dir.mkdir()
+    settings.data_dir.mkdir(parents=True)
     migrate(settings)
     database = create_database(settings)
     try:

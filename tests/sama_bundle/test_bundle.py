@@ -93,6 +93,45 @@ def test_corrected_labels_are_the_ones_to_train_on(relabelled: Bundle, curated: 
     assert relabelled.soft_labels[relabelled.keep].sum(axis=1) == pytest.approx(1, abs=1e-5)
 
 
+def test_undone_a_bundle_holds_the_given_labels_and_what_they_deserve(tmp_path: Path, curated: pa.Table) -> None:
+    document = scene.describe_comments(
+        scene.write_comments(tmp_path / "comments.parquet"), training={"epochs": 12, "batch_size": 20, "lr": 0.05}
+    )
+    del document["selection"]
+    relabel = {"task": "relabel", "relabel": {"unlabelled": True, "targets": "soft"}}
+    changed = open_bundle(scene.make_bundle(document | relabel, tmp_path))
+    plain = open_bundle(scene.make_bundle(document | {"task": "reweight"}, tmp_path / "plain"))
+    assert (changed.labels != plain.labels).sum() >= 5
+    assert len(changed.keep) == 60
+    undone = changed.given()
+    assert undone.labels.tolist() == plain.labels.tolist()
+    assert undone.label_codes.tolist() == plain.label_codes.tolist()
+    assert undone.keep.tolist() == plain.keep.tolist()
+    assert undone.weights.tolist() == plain.weights.tolist()
+    assert undone.soft_labels is None
+    columns = ["label", "weight", "score", "given_label", "row"]
+    assert undone.read_rows(columns).equals(plain.read_rows(columns))
+    names = {"label": "train_on", "weight": "weight"}
+    assert undone.filter_frame(curated, columns=names).equals(plain.filter_frame(curated, columns=names))
+    examples = undone.weighted(range(60), ids=curated.column("key").to_pylist())
+    assert len(examples) == int((plain.weights > 0).sum())
+    assert undone.given().weights.tolist() == undone.weights.tolist()
+    assert plain.given() is plain
+
+
+def test_of_a_job_that_did_not_record_it_the_worth_under_the_given_labels_is_not_made_up(
+    tmp_path: Path, relabelled: Bundle
+) -> None:
+    copy = shutil.copytree(relabelled.directory, tmp_path / "bundle")
+    rows = pq.read_table(copy / "rows.parquet")
+    unknown = pa.nulls(len(rows), pa.float32())
+    place = rows.schema.get_field_index("given_weight")
+    for older in (rows.drop_columns(["given_weight"]), rows.set_column(place, "given_weight", unknown)):
+        pq.write_table(older, copy / "rows.parquet")
+        with pytest.raises(UnreadableSourceError, match="does not say what corrected rows are worth"):
+            Bundle(copy).given()
+
+
 def test_a_column_that_is_not_there_is_refused(bundle: Bundle) -> None:
     with pytest.raises(
         UnreadableSourceError, match=r"columns names 'labels'; a row has row, id, content_sha256, source"

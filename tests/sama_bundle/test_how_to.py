@@ -16,7 +16,7 @@ ROOT = Path(__file__).parents[2]
 def test_the_examples_run(bundle: Bundle, comments_folder: Path, comments: pa.Table) -> None:
     text = (ROOT / "docs" / "how-to" / "loaders.md").read_text()
     blocks = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
-    assert len(blocks) == 8
+    assert len(blocks) == 9
     rows = comments.to_pylist()
     write_shard(comments_folder / "comments.tar", [(row["key"], {"txt": row["text"].encode()}) for row in rows])
     done = subprocess.run(

@@ -53,7 +53,14 @@ def test_the_decisions_are_the_means_over_curations_from_each_seed(name: str) ->
         wanted = np.mean([one.evidence[evidence].astype(np.float64) for one in alone], axis=0)
         np.testing.assert_allclose(values, wanted, rtol=1e-5, atol=1e-6, err_msg=evidence)
     assert found.facts["seeds"] == [5, 6, 7]
-    assert found.facts["num_base_steps"] == sum(int(str(one.facts["num_base_steps"])) for one in alone)
+    counts = {"num_base_steps", "num_meta_steps", "num_trainings"} & alone[0].facts.keys()
+    assert len(counts) == (1 if name == "aum" else 2)
+    for count in counts:
+        assert found.facts[count] == sum(int(str(one.facts[count])) for one in alone), count
+    if name == "sama":
+        last = alone[-1].facts["detector"]
+        assert isinstance(last, dict)
+        assert found.facts["detector"] == {**last, "seed": 7}, "the detector's facts say which seed they are of"
 
 
 def test_weights_spread_wider_over_seeds_than_over_checkpoints_alone() -> None:
@@ -160,6 +167,22 @@ def test_suggestions_are_the_mean_of_every_seeds() -> None:
     torch.testing.assert_close(found, (first + second) / 2)
     with pytest.raises(OptionsError, match="wanted the training examples' unlabelled"):
         build(seeds=2).suggest(state, TensorExamples(inputs, labels, NUM_CLASSES))
+
+
+@pytest.mark.parametrize("seeds", [1, 2])
+def test_other_examples_are_represented_as_those_of_the_training_are(seeds: int) -> None:
+    method: Any = build_method("sama", replace(OPTIONS, seeds=seeds), build_network=build_layers)
+    state, train = begin(method, make_known()), make_known().train
+    with pytest.raises(OptionsError, match="called before the base training"):
+        method.represent(state, train)
+    go_on(method, state)
+    np.testing.assert_allclose(method.represent(state, train), method.finish(state).representation, atol=1e-6)
+
+
+def test_of_a_method_that_suggests_no_labels_no_representation_is_asked() -> None:
+    method = build("loss")
+    with pytest.raises(OptionsError, match="represent: asked of loss"):
+        method.represent(begin(method, make_known()), make_known().train)
 
 
 def test_random_scores_are_drawn_once() -> None:

@@ -97,15 +97,18 @@ def make_rows(
     suggested = np.array([names[(row + (noise[row] > 0.6)) % len(names)] for row in range(num_rows)], dtype=object)
     corrected = relabel & labelled & ((noise > 0.6) | ~given_labelled)
     label = np.where(corrected, suggested, given)
+    given_worth = np.where(corrected, np.float32(0.1), np.float32(1))
     columns: dict[str, Any] = {
         "row": np.arange(num_rows),
         "id": [f"=cmd({row})" if row % 7 == 0 else f"id-{row}" for row in range(num_rows)],
         "content_sha256": [hashlib.sha256(str(row).encode()).hexdigest() for row in range(num_rows)],
         "source": [SOURCES[row % len(SOURCES)] for row in range(num_rows)],
         "given_label": pa.array(given, pa.string(), mask=~given_labelled),
+        "given_weight": pa.array(weight * given_worth, pa.float32(), mask=~given_labelled),
+        "given_score": pa.array(score * given_worth, pa.float32(), mask=~given_labelled),
         "weight": pa.array(weight, pa.float32(), mask=~labelled),
-        "weight_std": pa.array(weight / 10, pa.float32(), mask=~labelled),
-        "score": pa.array(score, pa.float32(), mask=~given_labelled),
+        "weight_std": pa.array(weight / 10, pa.float32(), mask=~labelled | corrected),
+        "score": pa.array(score, pa.float32(), mask=~labelled),
         "rank": pa.array(order, pa.int64(), mask=~labelled),
         "noise_score": pa.array(noise, pa.float32(), mask=~given_labelled),
         "suggested_label": pa.array(suggested, pa.string(), mask=~labelled),

@@ -11,6 +11,7 @@ import pytest
 from service.db.engine import Database
 from service.jobs.document import parse_document
 from service.results.schemas import Summary
+from service.results.service import ResultService
 from service.settings import Settings
 from service.storage.roles import read_dataset
 from tests.worker.jobs import (
@@ -66,10 +67,86 @@ def test_wrong_labels_are_corrected_and_every_row_is_kept(database: Database, se
     assert relabel is not None
     assert relabel.num_corrected == relabel.num_kept == len(corrected)
     assert sum(change.count for change in relabel.changes) == len(corrected)
+    assert relabel.expected_right_before is not None and relabel.expected_right_after is not None
     assert relabel.expected_right_after > relabel.expected_right_before
+    assert not any("uncalibrated" in note for note in Summary.model_validate(result.summary).notes)
     assert f"{len(corrected)} labels corrected" in list_messages(database, job_id)
     assert {preview.row for preview in previews if preview.corrected} == {row["row"] for row in corrected}
     json.dumps(result.manifest, allow_nan=False)
+
+
+@sqlite_alone
+def test_undone_it_is_what_reweighting_gives(database: Database, settings: Settings, points: Path) -> None:
+    document = make_relabel_document(points, unlabelled=True)
+    changed = read_rows(database, run_to_end(database, settings, document))
+    plain = read_rows(
+        database,
+        run_to_end(
+            database,
+            settings,
+            {name: section for name, section in document.items() if name != "relabel"} | {"task": "reweight"},
+        ),
+    )
+    corrected = changed.column("corrected").to_numpy(zero_copy_only=False)
+    assert 8 <= corrected.sum() < NUM_TRAIN
+    for name in ("given_label", "given_weight", "given_score"):
+        assert changed.column(name).equals(plain.column(name)), name
+        assert plain.column(name).equals(plain.column({"given_label": "label"}.get(name, name[6:]))), name
+    weights = changed.column("weight").to_numpy()[corrected], changed.column("given_weight").to_numpy()[corrected]
+    assert np.nanmean(weights[0]) > 2 * np.nanmean(weights[1]), "they were overwritten"
+    assert changed.column("weight_std").is_null().to_numpy()[corrected].all(), (
+        "no one knows that of a taken-over weight"
+    )
+    assert plain.column("weight_std").null_count == 5
+
+
+@sqlite_alone
+@pytest.mark.parametrize("rule", ["top", "coverage"])
+def test_rows_labelled_for_the_first_time_take_their_place_by_score_at_every_keep_fraction(
+    database: Database, settings: Settings, points: Path, rule: str
+) -> None:
+    document = make_relabel_document(points, unlabelled=True, min_noise=0.95)
+    selection = {"rule": rule, "class_floor": 0.0}
+    job_id = run_to_end(database, settings, document | {"selection": selection | {"keep_fraction": 0.8}})
+    rows = read_rows(database, job_id).to_pydict()
+    rank, score = (np.array(rows[name], dtype=np.float64) for name in ("rank", "score"))
+    summary = Summary.model_validate(read_result(database, job_id)[0].summary)
+    num_sound = summary.selection.n_labelled - summary.selection.n_cut_off
+    pairs = zip(rows["given_label"], rows["label"], strict=True)
+    new = np.array([given is None and label is not None for given, label in pairs])
+    assert (new.sum(), summary.selection.n_cut_off > 0) == (5, True)
+    assert (rank[new] < num_sound).all(), "ahead of the likely mislabelled ones"
+    assert rank[new].min() < 0.8 * NUM_TRAIN
+    if rule == "top":
+        sound = np.argsort(rank)[:num_sound]
+        assert (np.diff(score[sound]) <= 0).all()
+    half = run_to_end(database, settings, document | {"selection": selection | {"keep_fraction": 0.5}})
+    derived = ResultService(database, settings).summary(job_id, keep_fraction=0.5)
+    own = Summary.model_validate(read_result(database, half)[0].summary)
+    assert read_rows(database, half).column("rank").to_pylist() == rows["rank"]
+    assert (derived.relabel, derived.classes) == (own.relabel, own.classes)
+    assert derived.selection.threshold == own.selection.threshold
+    assert (own.selection.threshold is None) == (rule == "coverage")
+
+
+@sqlite_alone
+@pytest.mark.parametrize(
+    ("sections", "remedy"),
+    [
+        ({"meta": {"fraction": 0.05}}, "at least ten trusted examples make them probabilities."),
+        ({"method": {"name": "aum"}}, "method sama with at least ten trusted examples makes them probabilities."),
+    ],
+)
+def test_corrections_by_scores_that_are_no_probabilities_say_so(
+    database: Database, settings: Settings, points: Path, sections: dict[str, Any], remedy: str
+) -> None:
+    job_id = run_to_end(database, settings, make_relabel_document(points) | sections)
+    summary = Summary.model_validate(read_result(database, job_id)[0].summary)
+    warning = f"The corrections rest on uncalibrated scores: look at them before use; {remedy}"
+    assert warning in list_messages(database, job_id)
+    assert warning in summary.notes
+    assert summary.relabel is not None
+    assert (summary.relabel.expected_right_before, summary.relabel.expected_right_after) == (None, None)
 
 
 @sqlite_alone
@@ -130,7 +207,8 @@ class StopOnceRelabelled(StopFlag):
 def test_stopped_after_its_training_it_corrects_the_same_labels(
     database: Database, settings: Settings, points: Path
 ) -> None:
-    document = make_relabel_document(points, targets="soft", min_confidence=0.7)
+    document = make_relabel_document(points, targets="soft", min_confidence=0.7, unlabelled=True)
+    document["selection"] = {"keep_fraction": 0.7}
     undisturbed = run_to_end(database, settings, document)
     job_id = queue_job(database, document)
     claim = claim_job(database)

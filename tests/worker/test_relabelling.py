@@ -8,6 +8,7 @@ import pytest
 from numpy.typing import NDArray
 
 from sama_core import Decisions
+from sama_core.selection import order_rows
 from service.jobs.document import RelabelSpec
 from service.results.rows import apply_num_kept
 from service.storage.labels import LabelMap
@@ -89,7 +90,7 @@ def test_a_corrected_row_is_worth_what_an_unchanged_row_as_likely_right_is_worth
     decided = found.decisions
     assert decided.weight[2] < decided.weight[0] < decided.weight[4]
     assert decided.score[0] > decided.score[2]
-    assert decided.weight_std[0] == 0
+    assert np.isnan(decided.weight_std).tolist() == [True, False, False, False, False], "not known, which is not 0"
     assert decided.weight.mean() == pytest.approx(1.0)
     assert decided.weight[1] / decided.weight[4] == pytest.approx(0.25), "the others keep their proportions"
 
@@ -100,16 +101,22 @@ def test_where_every_label_is_corrected_all_rows_weigh_the_same() -> None:
     assert found.decisions.weight.tolist() == [1.0, 1.0]
 
 
-def test_rows_without_a_label_get_one_where_it_is_sure_enough_and_stand_last_the_surest_first() -> None:
+def test_rows_without_a_label_get_one_where_it_is_sure_enough_and_stand_among_the_others_by_their_score() -> None:
     added = np.array([[0.85, 0.15], [0.55, 0.45], [0.03, 0.97]], dtype=np.float32)
-    found = relabel(make_decisions([0.9, 0.8], [0, 1]), [0, 1], added, min_confidence=0.8)
+    found = relabel(make_decisions([0.9, 0.8, 0.3], [0, 1, 1]), [0, 1, 1], added, min_confidence=0.8)
     assert found.added is not None
     assert found.added.labels.tolist() == [0, -1, 1]
-    assert found.added.rank.tolist() == [3, -1, 2]
-    assert found.num_labels == 4
+    assert found.num_labels == 5
+    candidates = found.candidates
+    assert candidates.labels.tolist() == [0, 1, 1, 0, 1]
+    assert candidates.doubt.tolist() == pytest.approx([0.0, 0.0, 0.7, 0.0, 0.0])
+    order = order_rows(candidates.score, candidates.labels, class_floor=0.0, noise_score=candidates.doubt)
+    rank, placed = found.share_ranks(order)
+    assert placed is not None
+    assert (rank.tolist(), placed.rank.tolist()) == ([0, 3, 4], [2, -1, 1]), "ahead of what is cut off"
     weight = found.added.weight
     assert weight[1] == 0
-    assert (found.decisions.weight.sum() + weight.sum()) / 4 == pytest.approx(1.0)
+    assert (found.decisions.weight.sum() + weight.sum()) / 5 == pytest.approx(1.0)
 
 
 def test_labels_that_are_left_alone_leave_everything_alone() -> None:
@@ -133,14 +140,15 @@ def build_rows(decisions: Decisions, given: list[int], found: Relabelling, *, nu
         }
     )
     codes = np.array([*given, *[-1] * (num_rows - num_given)])
+    rank, added = found.share_ranks(np.arange(found.num_labels))
     train = RoleTable("train", table, codes, LabelMap(("ham", "spam"), pa.string()), (), "sha256:0")
     outcome = Outcome(
         decisions=found.decisions,
         decided=decisions,
         labels=found.labels,
         corrected=found.corrected,
-        added=found.added,
-        rank=np.arange(num_given),
+        added=added,
+        rank=rank,
         num_kept=found.num_labels,
         rule="top",
         rule_reason="top, as asked for",
@@ -169,10 +177,15 @@ def test_rows_tell_the_given_label_the_one_to_train_on_and_why() -> None:
         "labelled: no label was given; the model says spam with 0.93",
         "unlabelled: the model says ham with 0.55, too little to take it over",
     ]
-    absent = {name: [row[name] is None for row in rows[4:]] for name in ("weight", "rank", "score", "noise_score")}
-    assert absent == {
-        "weight": [False, True], "rank": [False, True], "score": [True, True], "noise_score": [True, True],
+    names = ("weight", "weight_std", "rank", "score", "noise_score", "given_weight", "given_score")
+    present = {name: [row[name] is not None for row in rows] for name in names}
+    everywhere, as_given = [True, True, True, True, True, False], [True, True, True, True, False, False]
+    assert present == {
+        "weight": everywhere, "weight_std": [False, True, True, True, False, False], "rank": everywhere,
+        "score": everywhere, "noise_score": as_given, "given_weight": as_given, "given_score": as_given,
     }  # fmt: skip
+    assert [row["given_weight"] for row in rows[:4]] == decisions.weight.tolist(), "what the method said, unchanged"
+    assert [row["given_score"] for row in rows[:4]] == decisions.score.tolist()
     soft = [row["soft_label"] for row in rows]
     assert soft[5] is None
     assert soft[4] == pytest.approx([0.07, 0.93])

@@ -9,6 +9,7 @@ import pytest
 
 from service.db.engine import Database
 from service.results.schemas import Summary
+from service.results.service import ResultService
 from service.settings import Settings
 from tests.worker.jobs import (
     NUM_TRAIN,
@@ -103,6 +104,15 @@ def test_a_cut_of_one_is_none(database: Database, settings: Settings, points: Pa
     job_id = run_to_end(database, settings, prune(points, rule="top", noise_cut=1.0))
     selection = Summary.model_validate(read_result(database, job_id)[0].summary).selection
     assert (selection.n_cut_off, selection.rule_reason) == (0, "top, as asked for")
+
+
+def test_a_class_that_keeps_no_row_is_named(database: Database, settings: Settings, points: Path) -> None:
+    job_id = run_to_end(database, settings, prune(points, keep_fraction=0.001, class_floor=1.0))
+    summary = Summary.model_validate(read_result(database, job_id)[0].summary)
+    (emptied,) = [group for group in summary.classes if group.num_kept == 0]
+    note = f"No row is kept of class '{emptied.name}' ({emptied.num_rows} rows)."
+    assert note in summary.notes
+    assert note not in ResultService(database, settings).summary(job_id, keep_fraction=1.0).notes
 
 
 def test_auto_prunes_by_coverage(database: Database, settings: Settings, points: Path) -> None:

@@ -34,6 +34,9 @@ class SuggestsLabels(Protocol):
     def suggest(self, state: Any, examples: AbstractExamples) -> Tensor | NDArray[np.float32]:
         """Return the probability of each class (U, C) for examples whose labels are not looked at."""
 
+    def represent(self, state: Any, examples: AbstractExamples) -> Tensor | NDArray[np.float32]:
+        """Return what the network makes of them (U, D), as the decisions have it of the others."""
+
 
 def encode_unlabelled(
     document: JobDocument, train: RoleTable, encoder: AbstractEncoder, num_classes: int, folder: ArrayFolder

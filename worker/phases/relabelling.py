@@ -1,6 +1,6 @@
 """Relabelling: which label to train on, and what a row is worth under another label than the given one.
 
-Legend: N rows with a given label, U rows without one, C classes.
+Legend: N rows with a given label, U rows without one, L rows with a label to train on, C classes.
 """
 
 from dataclasses import dataclass, replace
@@ -23,10 +23,12 @@ class Suggestions:
     Attributes:
         rows: (U,) their numbers among all curated rows, ascending.
         probabilities: (U, C) probability of each class to be the true label.
+        representation: (U, D) what the network makes of them, as in the decisions; None where that is not known.
     """
 
     rows: NDArray[np.int64]
     probabilities: Floats
+    representation: Floats | None = None
 
     @property
     def suggested(self) -> NDArray[np.int64]:
@@ -47,12 +49,14 @@ class AddedLabels:
         suggestions: what was said of them.
         labels: (U,) class to train on, -1 where none is probable enough.
         weight: (U,) loss multiplier, 0 where there is no label.
-        rank: (U,) place in the order of all rows with a label, -1 where there is none.
+        score: (U,) higher = more worth keeping, NaN where there is no label.
+        rank: (U,) place in the order of all rows with a label; -1 where there is none, or no order yet.
     """
 
     suggestions: Suggestions
     labels: NDArray[np.int64]
     weight: Floats
+    score: Floats
     rank: NDArray[np.int64]
 
     @property
@@ -62,11 +66,29 @@ class AddedLabels:
 
 
 @dataclass(frozen=True)
+class Candidates:
+    """The rows that can be trained on: those with a given label, then those labelled for the first time.
+
+    Attributes:
+        score: (L,) higher = more worth keeping.
+        labels: (L,) class to train on.
+        doubt: (L,) probability that it is wrong; 0 where it is the suggested one.
+        representation: (L, D) what the network makes of each row, or None.
+    """
+
+    score: Floats
+    labels: NDArray[np.int64]
+    doubt: Floats
+    representation: Floats | None
+
+
+@dataclass(frozen=True)
 class Relabelling:
     """The labels to train on.
 
     Attributes:
-        decisions: the method's, with weight and score of corrected rows as their new label deserves.
+        decisions: the method's, with weight and score of corrected rows as their new label deserves; the spread of
+            such a weight is not known (NaN).
         labels: (N,) class to train on: the given, or the corrected one.
         corrected: (N,) true where it is not the given one.
         added: labels of rows that had none; None where that was not asked for.
@@ -81,6 +103,31 @@ class Relabelling:
     def num_labels(self) -> int:
         """Rows that can be trained on."""
         return len(self.labels) + (self.added.num_labels if self.added is not None else 0)
+
+    @property
+    def candidates(self) -> Candidates:
+        """The rows to put in order."""
+        decisions, added = self.decisions, self.added
+        # A row under the label that the evidence points to is not mislabelled, however unsure that label is.
+        doubt = np.where(decisions.suggested != self.labels, decisions.noise_score, np.float32(0))
+        points = decisions.representation
+        if added is None:
+            return Candidates(decisions.score, self.labels, doubt, points)
+        new, more = added.labels != NO_LABEL, added.suggestions.representation
+        return Candidates(
+            np.concatenate([decisions.score, added.score[new]]),
+            np.concatenate([self.labels, added.labels[new]]),
+            np.concatenate([doubt, np.zeros(int(new.sum()), dtype=np.float32)]),
+            None if points is None or more is None else np.concatenate([points, more[new]]),
+        )
+
+    def share_ranks(self, rank: NDArray[np.int64]) -> tuple[NDArray[np.int64], AddedLabels | None]:
+        """Return the ranks (L,) of the candidates as those of the rows with a given label (N,) and of the others."""
+        if self.added is None:
+            return rank, None
+        ranks = np.full(len(self.added.labels), NO_LABEL, dtype=np.int64)
+        ranks[self.added.labels != NO_LABEL] = rank[len(self.labels) :]
+        return rank[: len(self.labels)], replace(self.added, rank=ranks)
 
 
 def leave_labels(decisions: Decisions, given: NDArray[np.int64]) -> Relabelling:
@@ -97,8 +144,6 @@ def correct_labels(
     probable, and the given one doubtful by `min_noise`. Such a row, and one that is labelled for the first time, is
     worth what a row with an unchanged label of the same probability is worth: quantile by quantile it takes over
     that row's weight and score. Left as learned, both would say what the wrong label deserves.
-
-    Rows labelled for the first time come after all others in the order, the surest first.
     """
     assert decisions.probabilities is not None, "the document's rules let only such methods correct labels"
     right_N = decisions.probabilities[np.arange(len(given)), given]
@@ -109,8 +154,8 @@ def correct_labels(
     confidence = decisions.label_confidence[corrected]
     weight, score, spread = decisions.weight.copy(), decisions.score.copy(), decisions.weight_std.copy()
     weight[corrected], score[corrected] = unchanged.match_weight(confidence), unchanged.match_score(confidence)
-    spread[corrected] = 0.0
-    added = None if suggestions is None else _add_labels(suggestions, spec, unchanged, num_before=len(given))
+    spread[corrected] = np.nan
+    added = None if suggestions is None else _add_labels(suggestions, spec, unchanged)
     total = float(weight.sum(dtype=np.float64)) + (float(added.weight.sum(dtype=np.float64)) if added else 0.0)
     num_labels = len(given) + (added.num_labels if added else 0)
     scale = np.float32(num_labels / total) if total > 0 else np.float32(1)
@@ -141,15 +186,13 @@ def _match(probability: Floats, known: Floats, worth: Floats) -> Floats:
     return np.quantile(worth.astype(np.float64), np.clip(places, 0.0, 1.0)).astype(np.float32)
 
 
-def _add_labels(suggestions: Suggestions, spec: RelabelSpec, unchanged: _Unchanged, *, num_before: int) -> AddedLabels:
+def _add_labels(suggestions: Suggestions, spec: RelabelSpec, unchanged: _Unchanged) -> AddedLabels:
     confidence = suggestions.confidence
     sure = confidence >= spec.min_confidence
-    rank = np.full(len(confidence), NO_LABEL, dtype=np.int64)
-    order = np.flatnonzero(sure)[np.argsort(-confidence[sure], kind="stable")]
-    rank[order] = num_before + np.arange(len(order))
     return AddedLabels(
         suggestions=suggestions,
         labels=np.where(sure, suggestions.suggested, NO_LABEL),
         weight=np.where(sure, unchanged.match_weight(confidence), np.float32(0)).astype(np.float32),
-        rank=rank,
+        score=np.where(sure, unchanged.match_score(confidence), np.float32(np.nan)).astype(np.float32),
+        rank=np.full(len(confidence), NO_LABEL, dtype=np.int64),
     )

@@ -11,7 +11,7 @@ from torch import Tensor
 from sama_core import JSON, Decisions, check_hypergradient
 from sama_core.influences import Influences
 from sama_core.selection import choose_noise_cut, choose_rule, find_cut_off, order_rows
-from service.jobs.document import META_FREE_BASELINES
+from service.jobs.document import BASELINES, META_FREE_BASELINES
 from service.jobs.state import Phase
 from service.results.reasons import DOUBTFUL_NOISE_SCORE
 from service.results.rows import count_kept
@@ -84,11 +84,14 @@ class Outcome:
     @property
     def threshold(self) -> float | None:
         """The score from which on sound rows are kept; None where the keep decision is no such cut by score."""
-        num_sound = len(self.rank) - self.num_cut_off
+        num_sound = self.num_labels - self.num_cut_off
         if self.rule != "top" or self.num_kept > num_sound:
             return None
-        lowest = self.decisions.score[self.kept].min()
-        dropped = self.decisions.score[(self.rank >= self.num_kept) & (self.rank < num_sound)]
+        score, rank = self.decisions.score, self.rank
+        if self.added is not None:
+            score, rank = np.concatenate([score, self.added.score]), np.concatenate([rank, self.added.rank])
+        lowest = score[(rank >= 0) & (rank < self.num_kept)].min()
+        dropped = score[(rank >= self.num_kept) & (rank < num_sound)]
         return None if len(dropped) and dropped.max() > lowest else float(lowest)
 
 
@@ -150,6 +153,8 @@ def make_checkpoint(
         suggestions = outcome.added.suggestions
         arrays[f"{_SUGGESTED}rows"] = torch.from_numpy(suggestions.rows)
         arrays[f"{_SUGGESTED}probabilities"] = torch.from_numpy(suggestions.probabilities)
+        if suggestions.representation is not None:
+            arrays[f"{_SUGGESTED}representation"] = torch.from_numpy(suggestions.representation)
     header["last_step"] = outcome.last_step
     return Checkpoint(STAGE, outcome.last_step + 1 + num_steps, {**arrays, **tensors}, {**header, **values})
 
@@ -164,14 +169,19 @@ def _suggest(context: AttemptContext, data: JobData, training: FinishedTraining)
         return None
     assert isinstance(training.method, SuggestsLabels), "the document's rules let only such methods label rows"
     probabilities = training.method.suggest(training.state, unlabelled.examples)
-    return Suggestions(unlabelled.rows, np.asarray(probabilities, dtype=np.float32))
+    points = training.method.represent(training.state, unlabelled.examples)
+    return Suggestions(
+        unlabelled.rows, np.asarray(probabilities, dtype=np.float32), np.asarray(points, dtype=np.float32)
+    )
 
 
 def _import_suggestions(saved: Checkpoint) -> Suggestions | None:
     rows = saved.tensors.get(f"{_SUGGESTED}rows")
     if rows is None:
         return None
-    return Suggestions(rows.numpy(), saved.tensors[f"{_SUGGESTED}probabilities"].numpy())
+    points = saved.tensors.get(f"{_SUGGESTED}representation")
+    probabilities = saved.tensors[f"{_SUGGESTED}probabilities"].numpy()
+    return Suggestions(rows.numpy(), probabilities, None if points is None else points.numpy())
 
 
 def _relabel(
@@ -186,6 +196,8 @@ def _relabel(
     if relabelling.added is not None:
         done += f", {write_count(relabelling.added.num_labels, 'row')} without a label labelled"
     context.progress.add_event("relabel", done)
+    if not _is_calibrated(decisions):
+        context.progress.add_event("relabel", warn_uncalibrated(decisions.method))
     return relabelling
 
 
@@ -193,46 +205,54 @@ def _select(
     context: AttemptContext, data: JobData, decided: Decisions, relabelling: Relabelling, last_step: int
 ) -> Outcome:
     selection, keep_fraction = context.document.selection, context.document.keep_fraction
-    decisions, labels = relabelling.decisions, relabelling.labels
+    candidates = relabelling.candidates
     has_meta_set = data.meta is not None and data.method_name not in META_FREE_BASELINES
-    rule, reason = choose_rule(selection.rule, keep_fraction, labels, has_meta_set=has_meta_set)
-    is_calibrated = _is_calibrated(decisions)
-    noise_cut = choose_noise_cut(selection.noise_cut, is_calibrated=is_calibrated)
-    # A row under the label that the evidence points to is not mislabelled, however unsure that label is.
-    doubt = np.where(decisions.suggested != labels, decisions.noise_score, np.float32(0))
-    rank = order_rows(
-        decisions.score,
-        labels,
+    rule, reason = choose_rule(selection.rule, keep_fraction, candidates.labels, has_meta_set=has_meta_set)
+    calibrated = _is_calibrated(decided)
+    noise_cut = choose_noise_cut(selection.noise_cut, is_calibrated=calibrated)
+    order = order_rows(
+        candidates.score,
+        candidates.labels,
         rule,
         selection.class_floor,
-        noise_score=doubt,
-        representation=decisions.representation,
+        noise_score=candidates.doubt,
+        representation=candidates.representation,
         noise_cut=noise_cut,
     )
-    num_cut_off, num_rows = int(find_cut_off(doubt, noise_cut, len(doubt)).sum()), len(data.tables.train)
-    num_sound = len(labels) - num_cut_off
-    num_kept = count_kept(keep_fraction, num_rows, relabelling.num_labels)
+    num_labels, num_rows = len(order), len(data.tables.train)
+    num_cut_off = int(find_cut_off(candidates.doubt, noise_cut, num_labels).sum())
+    num_sound = num_labels - num_cut_off
+    num_kept = count_kept(keep_fraction, num_rows, num_labels)
     advised = _find_sound_fraction(num_sound, num_rows) if context.document.task == "prune" else None
+    rank, added = relabelling.share_ranks(order)
     return Outcome(
-        decisions=decisions,
+        decisions=relabelling.decisions,
         decided=decided,
-        labels=labels,
+        labels=relabelling.labels,
         corrected=relabelling.corrected,
-        added=relabelling.added,
+        added=added,
         rank=rank,
         num_kept=num_kept,
         rule=rule,
-        rule_reason=reason + _tell_cut(num_cut_off, min(num_kept, len(labels)) - num_sound, advised),
+        rule_reason=reason + _tell_cut(num_cut_off, num_kept - num_sound, advised),
         last_step=last_step,
         noise_cut=noise_cut,
         num_cut_off=num_cut_off,
-        is_calibrated=is_calibrated,
+        is_calibrated=calibrated,
     )
 
 
 def _is_calibrated(decisions: Decisions) -> bool:
     """Tell whether the noise scores were fitted to trusted labels, which makes them probabilities."""
     return decisions.facts.get("detector") is not None or decisions.method == "recalibrated"
+
+
+def warn_uncalibrated(method: str) -> str:
+    """Return what to say of labels that were corrected by noise scores that are no probabilities."""
+    remedy = "at least ten trusted examples make"
+    if method in BASELINES:
+        remedy = "method sama with at least ten trusted examples makes"
+    return f"The corrections rest on uncalibrated scores: look at them before use; {remedy} them probabilities."
 
 
 def _tell_cut(num_cut_off: int, num_kept_of_them: int, advised: float | None) -> str:

@@ -57,6 +57,8 @@ def open_ledger(labelled: NDArray[np.int64], outcome: Outcome) -> Ledger:
     """Enter the rows with a given label, and those without one for which one was suggested."""
     decisions, added = outcome.decisions, outcome.added
     columns: dict[str, NDArray[Any]] = {
+        "given_weight": outcome.decided.weight,
+        "given_score": outcome.decided.score,
         "weight": decisions.weight,
         "weight_std": decisions.weight_std,
         "score": decisions.score,
@@ -71,9 +73,11 @@ def open_ledger(labelled: NDArray[np.int64], outcome: Outcome) -> Ledger:
     has_label = added.labels != NO_LABEL
     unknown = np.full(len(has_label), np.nan, dtype=np.float32)
     more: dict[str, NDArray[Any]] = {
+        "given_weight": unknown,
+        "given_score": unknown,
         "weight": np.where(has_label, added.weight, unknown),
-        "weight_std": np.where(has_label, np.float32(0), unknown),
-        "score": unknown,
+        "weight_std": unknown,
+        "score": added.score,
         "rank": added.rank,
         "noise_score": unknown,
         "suggested_label": added.suggestions.suggested,

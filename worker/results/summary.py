@@ -16,8 +16,9 @@ from service.results.schemas import (
     SelectionSummary,
     Summary,
 )
+from service.results.selection import note_emptied_classes
 from worker.phases.reading import JobData
-from worker.phases.scoring import Outcome
+from worker.phases.scoring import Outcome, warn_uncalibrated
 from worker.results.changes import LabelChanges
 from worker.results.groups import MAX_SOURCES, GroupCounts
 
@@ -51,6 +52,10 @@ def build_summary(
         notes.append(f"Of {counts.sources.num_groups:,} sources the {MAX_SOURCES:,} largest are listed.")
     if evaluation is not None and data.meta is not None and not _sees_meta_set(evaluation):
         notes.append("The evaluation trains on curated rows alone; no arm sees the meta set as such.")
+    if document.relabelling is not None and not outcome.is_calibrated:
+        notes.append(warn_uncalibrated(decisions.method))
+    classes = counts.classes.summarise_classes(data.tables.label_map.values)
+    notes += note_emptied_classes(classes)
     check = _read_check(decisions)
     if check is not None:
         notes.append(_describe_check(check))
@@ -61,7 +66,7 @@ def build_summary(
         selection=summarise_selection(document, outcome, num_rows),
         weight_histogram=_count_bins(decisions.weight, largest),
         noise_histogram=_count_bins(decisions.noise_score, 1.0),
-        classes=counts.classes.summarise_classes(data.tables.label_map.values),
+        classes=classes,
         sources=counts.sources.summarise_sources(),
         calibrated=outcome.is_calibrated,
         num_doubtful=int((is_doubted & (decisions.suggested != data.train.labels.numpy())).sum()),
@@ -79,11 +84,13 @@ def _summarise_labels(
     spec, probabilities = document.relabelling, outcome.decided.probabilities
     if spec is None or probabilities is None:
         return None
-    places = np.arange(len(outcome.labels))
-    before, after = (
-        float(probabilities[places, labels].mean(dtype=np.float64))
-        for labels in (data.train.labels.numpy(), outcome.labels)
-    )
+    before, after = None, None
+    if outcome.is_calibrated:
+        places = np.arange(len(outcome.labels))
+        before, after = (
+            float(probabilities[places, labels].mean(dtype=np.float64))
+            for labels in (data.train.labels.numpy(), outcome.labels)
+        )
     added = outcome.added
     num_added_kept = 0 if added is None else int(((added.rank >= 0) & (added.rank < outcome.num_kept)).sum())
     rule = (

@@ -14,6 +14,7 @@ from starlette.testclient import TestClient
 
 from service.db.engine import Database
 from service.results.rows import FINDING, apply_num_kept, decode_chunk, encode_chunk
+from service.results.tables import ResultTable
 from service.settings import Settings
 from tests.service.seeding import CLASSES, finish_job, make_rows
 
@@ -103,6 +104,15 @@ def test_counts_follow_the_keep_fraction(client: TestClient, job_id: str) -> Non
     assert summary["relabel"]["num_kept"] < _get(client, job_id, "summary").json()["relabel"]["num_kept"]
 
 
+def test_a_class_of_which_no_row_is_kept_is_named_at_that_keep_fraction_alone(client: TestClient, job_id: str) -> None:
+    notes = {share: _get(client, job_id, f"summary?keep_fraction={share}").json()["notes"] for share in (0.001, 1)}
+    num_rows = {group["name"]: group["num_rows"] for group in _get(client, job_id, "summary").json()["classes"]}
+    (kept,) = [row["given_label"] for row in _read_rows(client, job_id, "?keep_fraction=0.001") if row["keep"]]
+    (other,) = set(CLASSES) - {kept}
+    assert f"No row is kept of class '{other}' ({num_rows[other]} rows)." in notes[0.001]
+    assert not any("No row is kept" in note for note in notes[1])
+
+
 def test_every_file_is_byte_identical_when_made_again(client: TestClient, job_id: str, settings: Settings) -> None:
     paths = ["bundle", *(f"bundle/{name}" for name in SOFT_BUNDLE)]
     first = {path: _get(client, job_id, path).content for path in paths}
@@ -165,10 +175,40 @@ def test_croissant_describes_the_soft_labels(client: TestClient, job_id: str) ->
 
 def test_rows_stored_before_labels_could_be_corrected_are_read_like_the_others() -> None:
     now = make_rows(NUM_ROWS)
-    before = now.drop_columns(["label", "corrected", FINDING]).combine_chunks().to_batches()[0]
+    before = (
+        now.drop_columns(["label", "corrected", "given_weight", "given_score", FINDING])
+        .combine_chunks()
+        .to_batches()[0]
+    )
     (read,) = decode_chunk(encode_chunk(before))
     assert read.schema == now.schema
     assert pa.Table.from_batches([read]).equals(now)
     reasons = set(apply_num_kept(read, 40).column("reason").to_pylist())
     assert {"kept", "low score", "unlabelled"} <= reasons
     assert any(reason.startswith("likely mislabelled: the model says ") for reason in reasons)
+
+
+@pytest.mark.parametrize("soft", [True, False])
+def test_of_rows_stored_before_the_worth_under_the_given_label_it_is_known_where_the_label_stayed(soft: bool) -> None:
+    now = make_rows(NUM_ROWS, relabel=True, soft=soft)
+    before = now.drop_columns(["given_weight", "given_score"]).combine_chunks().to_batches()[0]
+    (read,) = decode_chunk(encode_chunk(before))
+    assert read.schema == now.schema
+    for row, was in zip(read.to_pylist(), now.to_pylist(), strict=True):
+        known = not was["corrected"] and was["given_label"] is not None
+        assert row["given_weight"] == (was["weight"] if known else None)
+        assert row["given_score"] == (was["score"] if known else None)
+
+
+def test_where_no_trusted_examples_calibrated_the_scores_no_share_of_right_labels_is_told(
+    client: TestClient, database: Database, job_id: str
+) -> None:
+    with database.write() as session:
+        result = session.get_one(ResultTable, job_id)
+        unknown = {"expected_right_before": None, "expected_right_after": None}
+        result.summary = result.summary | {"relabel": result.summary["relabel"] | unknown}
+    assert "of the given labels are right" not in _get(client, job_id, "bundle/report.html").text
+    assert _get(client, job_id, "bundle/manifest.json").json()["relabel"]["expected_right_after"] is None
+    page = client.get(f"/jobs/{job_id}")
+    assert page.status_code == 200
+    assert "How many labels are right is not known: no trusted examples calibrated the scores." in page.text

@@ -87,11 +87,14 @@ def test_report_of_good_data(tmp_path: Path, limits: Settings) -> None:
     )
 
 
-def test_it_is_said_what_becomes_of_rows_without_a_label(tmp_path: Path, limits: Settings) -> None:
+def test_rows_without_a_label_are_told_with_what_becomes_of_them(tmp_path: Path, limits: Settings) -> None:
+    wanted = document(task="relabel", relabel={"unlabelled": True})
+    none = "relabel.unlabelled has no effect: every curated row has a label."
+    assert look(tmp_path, limits, wanted).notes == (none,)
+    assert look(tmp_path, limits, document(task="relabel")).notes == ()
+    some = look(tmp_path, limits, wanted, columns(y=put(columns()["y"], 5, -1))).notes
     fate = "labelled where a label is probable enough (relabel.unlabelled), else never trained on"
-    data = document(task="relabel", relabel={"unlabelled": True})
-    report = look(tmp_path, limits, data, columns(y=put(columns()["y"], 5, -1)))
-    assert report.notes == (f"1 of 40 curated rows are unlabelled: {fate}.",)
+    assert some == (f"1 of 40 curated rows are unlabelled: {fate}.",)
 
 
 def test_report_goes_through_json(tmp_path: Path, limits: Settings) -> None:

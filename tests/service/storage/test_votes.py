@@ -11,13 +11,14 @@ import pyarrow.csv as pa_csv
 import pyarrow.parquet as pq
 import pytest
 
+from sama_core.detection.method import FEWEST_TRUSTED
 from service.datasets.schemas import InspectionReport
 from service.jobs.document import parse_document, read_document
 from service.settings import Settings
 from service.storage.faults import DataError
 from service.storage.inspection import inspect_dataset
 from service.storage.roles import DatasetTables, read_dataset
-from service.storage.votes import VoteCounts, count_votes, write_note
+from service.storage.votes import FEWEST_JUDGES, VoteCounts, count_votes, write_note
 
 EXAMPLES = Path(__file__).parents[3] / "docs" / "examples"
 X = [0.5, 1.5, 2.5, 3.5, 4.5, 5.5]
@@ -156,7 +157,10 @@ def test_votes_are_reported(tmp_path: Path) -> None:
     assert report.is_valid
     assert report.votes is not None
     assert report.votes.model_dump() == {"num_functions": 3, "num_covered": 4, "num_disagreeing": 1}
-    assert "3 labelling functions vote on 4 of 6 curated rows; on 1 of them two votes differ." in report.notes
+    assert (
+        "3 labelling functions vote on 4 of 6 curated rows; not used, because the method 'aum' looks at no votes."
+        in report.notes
+    )
     assert {column.name: column.used_as for column in report.files[0].columns}["w"] == ("votes",)
     assert InspectionReport.model_validate_json(report.model_dump_json()) == report
 
@@ -256,3 +260,35 @@ def test_votes_of_the_real_data(tmp_path: Path) -> None:
     assert votes is not None
     assert votes.shape == (1586, 10)
     assert round(float((votes >= 0).any(axis=1).mean()), 3) == 0.877
+
+
+@pytest.mark.parametrize(
+    ("sections", "columns", "why"),
+    [
+        ({"method": {"name": "aum"}}, {}, "the method 'aum' looks at no votes"),
+        ({"meta": {"self": True}, "task": "prune"}, {}, "no trusted rows judge them"),
+        ({"meta": {"uri": "m.parquet"}}, None, "the file of the trusted rows lacks the columns"),
+        (
+            {"meta": {"uri": "m.parquet"}},
+            {"w": pa.nulls(12, pa.list_(pa.int64()))},
+            "there are none on the trusted rows",
+        ),
+        ({"meta": {"uri": "m.parquet"}}, {"y": [*Y, -1, *[None] * 5]}, "fewer than 10 trusted rows judge them"),
+        ({"meta": {"uri": "m.parquet"}}, {}, None),
+    ],
+)
+def test_votes_that_are_not_used_are_told_as_such(
+    tmp_path: Path, sections: dict[str, Any], columns: dict[str, Any] | None, why: str | None
+) -> None:
+    table = {"x": X * 2, "y": Y * 2, "w": LISTS * 2}
+    trusted = {"x": X * 2, "y": Y * 2} if columns is None else table | columns
+    pq.write_table(pa.table(trusted), tmp_path / "m.parquet")
+    report = inspect(tmp_path, make_document("w", features=["x"]) | {"method": {}} | sections, table)
+    assert report.is_valid, report.problems
+    (told,) = [note for note in report.notes if "labelling functions vote on" in note]
+    counts = "3 labelling functions vote on 8 of 12 curated rows; "
+    assert told == counts + ("on 2 of them two votes differ." if why is None else f"not used, because {why}.")
+
+
+def test_as_many_judges_are_wanted_as_a_detector_wants() -> None:
+    assert FEWEST_JUDGES == FEWEST_TRUSTED
