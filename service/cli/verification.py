@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from service.cli.bundle_influences import check_influences
 from service.cli.bundle_labels import LABEL_COLUMNS, check_labels
 from service.client.bundle_listing import BUNDLE_FILES, SUMS_FILE, read_sums
 from service.client.downloads import digest_file
@@ -65,6 +66,7 @@ def verify_bundle(directory: Path) -> VerifiedBundle:
     problems += _check_arrays(directory, rows, kept, weights)
     if has_labels:
         problems += check_labels(directory, manifest, table)
+    problems += check_influences(directory, manifest)
     if problems:
         raise CheckFailedError(problems)
     return VerifiedBundle(str(manifest.get("job_id")), len(digests) + 1, len(rows), int(kept.sum()))

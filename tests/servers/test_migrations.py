@@ -47,6 +47,18 @@ def test_previews_stored_before_labels_could_be_corrected_say_that_none_was(
     assert num_exports == 0, "files of the older form are made again"
 
 
+def test_files_exported_before_influences_were_one_of_them_are_made_again(
+    before_labels: Database, database_url: str
+) -> None:
+    config = create_config(database_url)
+    command.upgrade(config, "0002")
+    with before_labels.engine.begin() as connection:
+        connection.execute(text(_EXPORT), {"sha": hashlib.sha256(b"").hexdigest()})
+    command.upgrade(config, "head")
+    with before_labels.engine.connect() as connection:
+        assert connection.execute(text("SELECT count(*) FROM result_export")).scalar_one() == 0
+
+
 def test_the_chain_leads_up_and_down_again(before_labels: Database, database_url: str) -> None:
     config = create_config(database_url)
     before = {

@@ -114,7 +114,7 @@ def test_the_bundle_is_complete_and_agrees_with_itself(client: TestClient, job_i
     )
     assert checked.stdout.count(": OK") == 6
     manifest = json.loads((folder / "manifest.json").read_text())
-    assert manifest["schema_version"] == "1.1"
+    assert manifest["schema_version"] == "1.2"
     assert manifest["job_id"] == job_id
     assert manifest["selection"]["keep_is"] == "rows to train on"
     assert manifest["selection"]["n_kept"] == NUM_KEPT
