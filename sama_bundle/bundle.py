@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
+import pyarrow.parquet as pq
 
 from sama_bundle import frames, hf_datasets, streams
 from sama_bundle.errors import UnreadableSourceError
@@ -17,6 +18,7 @@ from sama_bundle.reading import Content, Positions
 from sama_bundle.recorded import RecordedRows
 from sama_bundle.sources import Read, locate_by_columns, locate_by_reading
 from service.cli.verification import verify_bundle
+from service.client.bundle_listing import INFLUENCES_FILE, SOFT_LABELS_FILE
 from service.jobs.document import parse_document
 
 if TYPE_CHECKING:
@@ -109,8 +111,14 @@ class Bundle:
     @cached_property
     def soft_labels(self) -> npt.NDArray[np.float32] | None:
         """(N, C) probability of every class for every row, mapped from disk; None where the job made none."""
-        path = self.directory / "soft_labels.npy"
+        path = self.directory / SOFT_LABELS_FILE
         return np.load(path, mmap_mode="r") if path.is_file() and not self.is_given else None
+
+    @cached_property
+    def influences(self) -> pa.Table | None:
+        """influences.parquet: which trusted examples speak against the most suspicious rows; None where not traced."""
+        path = self.directory / INFLUENCES_FILE
+        return pq.read_table(path) if path.is_file() else None
 
     def read_rows(self, columns: Sequence[str] | None = None) -> pa.Table:
         """Return rows.parquet, or some of its columns, all N rows in input order.

@@ -186,15 +186,12 @@ class _Tracer:
 
     def _find_used(self, train: AbstractExamples, rows: Tensor) -> list[Tensor | None]:
         """Return for each embedding table which of its entries some row uses, ascending; None for other parameters."""
-        used: list[Tensor | None] = [None] * len(self._params)
-        if not any(self._is_table):
-            return used
-        for row in rows:
-            for place, gradient in enumerate(self._differentiate(train, row)):
-                if self._is_table[place]:
-                    before, (entries, _) = used[place], _split_entries(gradient)
-                    used[place] = entries if before is None else torch.unique(torch.cat((before, entries)))
-        return used
+        found: dict[int, list[Tensor]] = {place: [] for place, is_table in enumerate(self._is_table) if is_table}
+        for row in rows if found else ():
+            gradients = self._differentiate(train, row)
+            for place, entries in found.items():
+                entries.append(_split_entries(gradients[place])[0])
+        return [torch.unique(torch.cat(found[place])) if place in found else None for place in range(len(self._params))]
 
     def _count_bytes(self, used: Sequence[Tensor | None]) -> int:
         sizes = [
@@ -202,13 +199,17 @@ class _Tracer:
         ]
         return sum(sizes) * self._params[0].element_size()
 
-    def _gather(self, vector: Sequence[Tensor], used: Sequence[Tensor | None]) -> Tensor:
+    def _gather(self, vector: Sequence[Tensor], used: Sequence[Tensor | None], out: Tensor | None = None) -> Tensor:
         """Return the entries of a vector that count, as one tensor (Q,)."""
         parts = [v if index is None else _take_entries(v, index) for v, index in zip(vector, used, strict=True)]
-        return torch.cat([part.reshape(-1) for part in parts])
+        return torch.cat([part.reshape(-1) for part in parts], out=out)
 
     def _stack(self, examples: AbstractExamples, rows: Tensor, used: Sequence[Tensor | None]) -> Tensor:
-        return torch.stack([self._gather(self._differentiate(examples, row), used) for row in rows])
+        first = self._params[0]
+        stacked = first.new_empty(len(rows), self._count_bytes(used) // first.element_size())
+        for gradient_Q, row in zip(stacked, rows, strict=True):
+            self._gather(self._differentiate(examples, row), used, out=gradient_Q)
+        return stacked
 
 
 def _split_entries(gradient: Tensor) -> tuple[Tensor, Tensor]:

@@ -15,7 +15,7 @@ from service.errors import StaleAttemptError
 from service.jobs.repository import add_event, announce
 from service.jobs.state import FINAL_STATES, HELD_STATES, STATE_OF_PHASE, JobState, Phase
 from service.jobs.tables import JobTable, MetricTable, OutboxTable
-from service.results.tables import ChunkTable, PreviewTable, ResultTable
+from service.results.tables import ChunkTable, InfluencesTable, PreviewTable, ResultTable
 
 
 def fence(job_id: str, attempt: int) -> tuple[ColumnElement[bool], ...]:
@@ -168,7 +168,9 @@ class AttemptRepository:
         self.hold(chunk.job_id, chunk.attempt)
         self._session.add(chunk)
 
-    def complete(self, result: ResultTable, previews: Sequence[PreviewTable]) -> None:
+    def complete(
+        self, result: ResultTable, previews: Sequence[PreviewTable], influences: InfluencesTable | None = None
+    ) -> None:
         """Make the results visible and the job succeeded: the last transaction of an attempt.
 
         Raises:
@@ -195,6 +197,8 @@ class AttemptRepository:
         self._session.execute(delete(ChunkTable).where(ChunkTable.job_id == job_id, ChunkTable.attempt != attempt))
         self._session.add(result)
         self._session.add_all(previews)
+        if influences is not None:
+            self._session.add(influences)
         add_event(self._session, job_id, attempt, "state", "succeeded")
 
     def release(self, job_id: str, attempt: int, reason: str) -> None:

@@ -8,13 +8,12 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from service.client.bundle_listing import EXTRA_FILES
+from service.client.bundle_listing import SOFT_LABELS_FILE
 from service.client.downloads import digest_file
 from service.errors import Problem
 
 LABEL_COLUMNS = ("given_label", "suggested_label", "label", "corrected", "keep")
 WORTH_COLUMNS = ("given_label", "corrected", "weight", "score", "given_weight", "given_score")
-(SOFT_LABELS_FILE,) = EXTRA_FILES
 _ROUNDING = 1e-3
 
 Flags = npt.NDArray[np.bool_]

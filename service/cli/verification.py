@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from service.cli.bundle_influences import check_influences
 from service.cli.bundle_labels import LABEL_COLUMNS, WORTH_COLUMNS, check_labels, check_worth
 from service.client.bundle_listing import BUNDLE_FILES, SUMS_FILE, read_sums
 from service.client.downloads import digest_file
@@ -71,6 +72,7 @@ def verify_bundle(directory: Path) -> VerifiedBundle:
         problems += check_labels(directory, manifest, table)
     if has_worth:
         problems += check_worth(table)
+    problems += check_influences(directory, manifest)
     if problems:
         raise CheckFailedError(problems)
     return VerifiedBundle(str(manifest.get("job_id")), len(digests) + 1, len(rows), int(kept.sum()))

@@ -14,8 +14,9 @@ BUNDLE_FILES = (
     "croissant.json",
     SUMS_FILE,
 )
-# Files that a bundle holds where the job was to make them.
-EXTRA_FILES = ("soft_labels.npy",)
+SOFT_LABELS_FILE, INFLUENCES_FILE = "soft_labels.npy", "influences.parquet"
+# Files that a bundle holds where the job was to make them, or could.
+EXTRA_FILES = (SOFT_LABELS_FILE, INFLUENCES_FILE)
 _LINE = re.compile(r"([0-9a-f]{64}) [ *]([A-Za-z0-9][A-Za-z0-9._-]{0,63})")
 
 

@@ -12,6 +12,7 @@ from service.results.tables import ResultTable
 
 SCHEMA_VERSION = "1.2"
 SOFT_LABELS_FILE = "soft_labels.npy"
+INFLUENCES_FILE = "influences.parquet"
 _LISTED_FILES = ("rows.parquet", "keep.npy", "weights.npy", "report.html", "croissant.json")
 
 
@@ -21,9 +22,14 @@ def list_arrays(result: ResultTable) -> list[str]:
     return ["keep.npy", "weights.npy", *([SOFT_LABELS_FILE] if relabel.get("targets") == "soft" else [])]
 
 
+def list_tables(result: ResultTable) -> list[str]:
+    """Return the names of the Parquet files in the bundle of a job."""
+    return ["rows.parquet", *([INFLUENCES_FILE] if result.manifest.get("influences") else [])]
+
+
 def list_listed_files(result: ResultTable) -> list[str]:
     """Return the names of the files whose digests stand in the manifest."""
-    return list(dict.fromkeys(["rows.parquet", *list_arrays(result), *_LISTED_FILES]))
+    return list(dict.fromkeys([*list_tables(result), *list_arrays(result), *_LISTED_FILES]))
 
 
 def list_bundle_files(result: ResultTable) -> list[str]:

@@ -1,13 +1,13 @@
 """`croissant.json`: the curated table described for machines (Croissant 1.0, JSON-LD of schema.org)."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
 import pyarrow as pa
 
 from service.jobs.tables import JobTable
-from service.results.bundle import encode_json
+from service.results.bundle import INFLUENCES_FILE, encode_json
 from service.results.files import ExportedFile
 from service.results.schemas import Summary
 from service.results.tables import ResultTable
@@ -50,19 +50,43 @@ _DESCRIPTIONS = {
     "keep": "Whether to train on the example.",
     "reason": "Why the example is kept, dropped or corrected.",
 }
+_INFLUENCE_DESCRIPTIONS = {
+    "row": "Number of a suspicious example among the curated rows.",
+    "id": "Its identifier.",
+    "rank": "Place of the trusted example among those that speak against it; 1 is the strongest.",
+    "meta_row": "Number of the trusted example among the rows of the meta set, in input order, from 0.",
+    "meta_id": "Identifier of the trusted example.",
+    "meta_label": "Its trusted label.",
+    "influence": (
+        "Fall of the trusted example's loss, in nats, by an optimizer step on the suspicious one alone, to first "
+        "order at the final network; negative: the step would raise it."
+    ),
+}
 # Readers of Croissant know Parquet by this name, not by the registered one.
-_FORMATS = {"rows.parquet": "application/x-parquet"}
-_ARRAYS = {
+_FORMATS = dict.fromkeys(("rows.parquet", INFLUENCES_FILE), "application/x-parquet")
+_FILES = {
+    "rows.parquet": "One row for each curated example, kept and dropped.",
+    INFLUENCES_FILE: "The trusted examples that speak against the most suspicious examples.",
     "keep.npy": "Row numbers to train on, ascending (NumPy, uint64).",
     "weights.npy": "Weight of every row, 0 where it is dropped (NumPy, float32).",
     "soft_labels.npy": "Probability of each class for every row, in the order of the manifest (NumPy, float32).",
 }
 
+# Of each table the columns that tell its records apart, and what every column holds.
+_RECORDS = {
+    "rows.parquet": (("row",), _DESCRIPTIONS),
+    INFLUENCES_FILE: (("row", "rank"), _INFLUENCE_DESCRIPTIONS),
+}
+
 
 def build_croissant(
-    job: JobTable, result: ResultTable, summary: Summary, files: Sequence[ExportedFile], schema: pa.Schema
+    job: JobTable,
+    result: ResultTable,
+    summary: Summary,
+    files: Sequence[ExportedFile],
+    schemas: Mapping[str, pa.Schema],
 ) -> bytes:
-    """Return the description of `rows.parquet` (with this schema) and of the arrays beside it."""
+    """Return the description of these files of a bundle, and of the columns of those that have a schema."""
     name = job.name or job.id
     selection = summary.selection
     return encode_json(
@@ -82,7 +106,7 @@ def build_croissant(
             "version": "1.0.0",
             "isBasedOn": result.manifest.get("source", {}).get("uri"),
             "distribution": [_describe_file(file) for file in files],
-            "recordSet": [_describe_rows(schema)],
+            "recordSet": [_describe_table(file_name, schema) for file_name, schema in schemas.items()],
         }
     )
 
@@ -92,7 +116,7 @@ def _describe_file(file: ExportedFile) -> dict[str, Any]:
         "@type": "cr:FileObject",
         "@id": file.file_name,
         "name": file.file_name,
-        "description": _ARRAYS.get(file.file_name, "One row for each curated example, kept and dropped."),
+        "description": _FILES[file.file_name],
         "contentUrl": file.file_name,
         "contentSize": f"{file.stored.size_bytes} B",
         "encodingFormat": _FORMATS.get(file.file_name, file.media_type),
@@ -100,21 +124,23 @@ def _describe_file(file: ExportedFile) -> dict[str, Any]:
     }
 
 
-def _describe_rows(schema: pa.Schema) -> dict[str, Any]:
+def _describe_table(file_name: str, schema: pa.Schema) -> dict[str, Any]:
+    name = file_name.partition(".")[0]
+    keys, descriptions = _RECORDS[file_name]
     return {
         "@type": "cr:RecordSet",
-        "@id": "rows",
-        "name": "rows",
-        "description": "One record for each curated example.",
-        "key": {"@id": "rows/row"},
+        "@id": name,
+        "name": name,
+        "description": _FILES[file_name],
+        "key": [{"@id": f"{name}/{key}"} for key in keys] if len(keys) > 1 else {"@id": f"{name}/{keys[0]}"},
         "field": [
             {
                 "@type": "cr:Field",
-                "@id": f"rows/{column.name}",
+                "@id": f"{name}/{column.name}",
                 "name": column.name,
-                "description": _DESCRIPTIONS[column.name],
+                "description": descriptions[column.name],
                 "dataType": _name_type(column.type),
-                "source": {"fileObject": {"@id": "rows.parquet"}, "extract": {"column": column.name}},
+                "source": {"fileObject": {"@id": file_name}, "extract": {"column": column.name}},
             }
             for column in schema
         ],

@@ -11,17 +11,20 @@ from service.errors import ServiceError
 from service.jobs.tables import JobTable
 from service.logging import get_logger
 from service.results.bundle import (
+    INFLUENCES_FILE,
     SOFT_LABELS_FILE,
     build_manifest,
     build_sums,
     list_arrays,
     list_bundle_files,
     list_listed_files,
+    list_tables,
     write_tar,
 )
 from service.results.chunks import RowReader
 from service.results.croissant import build_croissant
 from service.results.files import ExportedFile, ExportStore, StoredFile
+from service.results.influences import read_influences
 from service.results.report import NUM_REPORTED_PREVIEWS, build_report, list_suspects
 from service.results.repository import ResultRepository
 from service.results.row_files import (
@@ -45,6 +48,7 @@ MEDIA_TYPES = {
     "keep.npy": "application/octet-stream",
     "weights.npy": "application/octet-stream",
     SOFT_LABELS_FILE: "application/octet-stream",
+    INFLUENCES_FILE: "application/vnd.apache.parquet",
     "croissant.json": "application/ld+json",
     "report.html": "text/html; charset=utf-8",
     "manifest.json": "application/json",
@@ -52,16 +56,22 @@ MEDIA_TYPES = {
     "bundle.tar": "application/x-tar",
 }
 
+# Files that some jobs alone have, and why others have not.
+_WHY_MISSING = {
+    SOFT_LABELS_FILE: "relabel.targets of the job is not 'soft'",
+    INFLUENCES_FILE: "no influences were traced for the job",
+}
+
 
 def check_file_name(file_name: str, result: ResultTable) -> None:
     """Raise ServiceError `not_found` unless a job with this result has an export of this name."""
-    has_soft_labels = SOFT_LABELS_FILE in list_arrays(result)
-    if file_name not in MEDIA_TYPES or (file_name == SOFT_LABELS_FILE and not has_soft_labels):
-        why = "; relabel.targets of the job is not 'soft'" if file_name == SOFT_LABELS_FILE else ""
-        there_are = ", ".join(list_bundle_files(result))
+    names = list_bundle_files(result)
+    why = _WHY_MISSING.get(file_name)
+    if file_name not in MEDIA_TYPES or (why is not None and file_name not in names):
+        because = "" if why is None else f"; {why}"
         raise ServiceError(
             "not_found",
-            f"There is no file {file_name[:80]!r} in this bundle; there are {there_are}{why}.",
+            f"There is no file {file_name[:80]!r} in this bundle; there are {', '.join(names)}{because}.",
             param="file_name",
         )
 
@@ -120,6 +130,7 @@ class Exporter:
             SOFT_LABELS_FILE: partial(
                 write_soft_labels, batches=self._reader.batches(), num_rows=self._result.num_rows
             ),
+            INFLUENCES_FILE: self._write_influences,
             "croissant.json": self._write_croissant,
             "report.html": self._write_report,
             "manifest.json": self._write_manifest,
@@ -135,10 +146,16 @@ class Exporter:
             return summary
         return select_again(summary, self._reader, self._num_kept)
 
+    def _write_influences(self, file: BinaryIO) -> None:
+        write_parquet(file, iter([read_influences(self._database, self._result)]))
+
     def _write_croissant(self, file: BinaryIO) -> None:
-        files = [self.export(name) for name in ("rows.parquet", *list_arrays(self._result))]
-        schema = next(self._reader.kept_batches(self._num_kept)).schema
-        file.write(build_croissant(self._job, self._result, self._summary, files, schema))
+        tables = list_tables(self._result)
+        files = [self.export(name) for name in (*tables, *list_arrays(self._result))]
+        schemas = {"rows.parquet": next(self._reader.kept_batches(self._num_kept)).schema}
+        if INFLUENCES_FILE in tables:
+            schemas[INFLUENCES_FILE] = read_influences(self._database, self._result).schema
+        file.write(build_croissant(self._job, self._result, self._summary, files, schemas))
 
     def _write_report(self, file: BinaryIO) -> None:
         with self._database.read() as session:

@@ -8,7 +8,7 @@ from sqlalchemy.orm import Session
 from service.errors import ServiceError
 from service.jobs.repository import JobRepository
 from service.jobs.tables import JobTable
-from service.results.tables import ChunkTable, ExportTable, PreviewTable, ResultTable
+from service.results.tables import ChunkTable, ExportTable, InfluencesTable, PreviewTable, ResultTable
 
 
 class ResultRepository:
@@ -72,6 +72,10 @@ class ResultRepository:
         if preview is None:
             raise ServiceError("not_found", f"Row {row} of job {result.job_id} has no preview.", param="row")
         return preview
+
+    def find_influences(self, result: ResultTable) -> InfluencesTable | None:
+        """Return the influences that were traced, or None."""
+        return self._session.get(InfluencesTable, (result.job_id, result.attempt))
 
     def find_export(self, job_id: str, file_name: str, num_kept: int) -> ExportTable | None:
         """Return what was exported before, or None."""

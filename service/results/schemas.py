@@ -257,6 +257,7 @@ class Influence(_Schema):
     example_id: str
     label: str = Field(description="its trusted label")
     strength: float = Field(description="relative to the strongest of the same example, 0..1")
+    value: float | None = Field(default=None, description="the influence, below 0; None in results of before")
     text: str | None
     image: str | None = Field(description="a small image as a data URI")
 

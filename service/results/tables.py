@@ -48,6 +48,17 @@ class PreviewTable(Base):
     influences: Mapped[list[Any]]
 
 
+class InfluencesTable(Base):
+    """The traced influences of a job, all in one: Arrow IPC, zstd."""
+
+    __tablename__ = "result_influences"
+
+    job_id: Mapped[str] = mapped_column(ForeignKey("job.id", ondelete="CASCADE"), primary_key=True)
+    attempt: Mapped[int] = mapped_column(Integer, primary_key=True)
+    sha256: Mapped[str] = mapped_column(String(64))
+    data: Mapped[bytes] = mapped_column(LargeBinary)
+
+
 class ResultTable(Base):
     """What a finished job says as a whole: the summary for pages and the facts for the manifest."""
 

@@ -15,6 +15,7 @@ from service.attempts.state import Failure
 from service.exception_handlers import STATUS_OF_CODE
 from service.jobs.document import JobDocument, parse_document
 from service.main import create_app
+from service.results.influences import influences_schema
 from service.results.rows import rows_schema
 from service.settings import Settings
 from worker import failures
@@ -76,11 +77,12 @@ def test_the_four_examples_are_there() -> None:
     assert len(list((ROOT / "docs" / "examples").glob("*.yaml"))) >= 4
 
 
-def test_the_columns_of_the_rows_are_documented() -> None:
+def test_the_columns_of_the_rows_and_of_the_influences_are_documented() -> None:
     import pyarrow as pa
 
     text = _read("docs/reference/bundle.md")
-    for name in rows_schema(pa.int64(), pa.string()).names:
+    columns = influences_schema(pa.int64(), pa.int64(), pa.string()).names
+    for name in (*rows_schema(pa.int64(), pa.string()).names, *columns):
         assert f"| `{name}` |" in text
 
 

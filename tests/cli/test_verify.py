@@ -59,6 +59,10 @@ def _pickle_keep(bundle: Path) -> None:
     np.save(bundle / "keep.npy", np.array([{"an": "object"}], dtype=object))
 
 
+def _add_influences(bundle: Path) -> None:
+    pq.write_table(pa.table({"row": [0]}), bundle / "influences.parquet")
+
+
 def _break_manifest(bundle: Path) -> None:
     (bundle / "manifest.json").write_text("{")
     lines = (bundle / "SHA256SUMS").read_text().splitlines(keepends=True)
@@ -84,6 +88,7 @@ def test_every_changed_or_missing_file_has_a_line(sama: Sama, bundle: Path) -> N
         (_change_keep, "keep.npy does not agree with rows.parquet."),
         (_change_a_weight, "weights.npy does not agree with rows.parquet."),
         (_pickle_keep, "keep.npy cannot be read as an array."),
+        (_add_influences, "influences.parquet is there, but manifest.json tells of no influences."),
     ],
 )
 def test_a_change_with_fitting_digests_is_caught(

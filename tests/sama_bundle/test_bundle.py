@@ -68,6 +68,21 @@ def test_labels_are_given_ones_where_none_was_corrected(bundle: Bundle, curated:
     assert bundle.soft_labels is None
 
 
+def test_influences_name_rows_and_trusted_examples(bundle: Bundle, comments_folder: Path) -> None:
+    assert bundle.influences is not None
+    ids = bundle.read_rows(["id"]).column("id")
+    assert bundle.influences.column("id").equals(ids.take(bundle.influences.column("row")))
+    table = pq.read_table(comments_folder / "comments.parquet")
+    trusted = table.filter(pa.array([part == "valid" for part in table.column("part").to_pylist()]))
+    told = trusted.take(bundle.influences.column("meta_row"))
+    assert bundle.influences.column("meta_id").equals(told.column("key"))
+    assert bundle.influences.column("meta_label").equals(told.column("label"))
+
+
+def test_a_bundle_of_a_job_that_traced_nothing_has_no_influences(images_folder: Path) -> None:
+    assert open_bundle(images_folder / "bundle").influences is None
+
+
 def test_whole_number_labels_are_minus_one_where_unlabelled(tmp_path: Path, points_folder: Path) -> None:
     points = open_bundle(points_folder / "bundle")
     assert points.labels.tolist() == [row % 2 for row in range(40)]

@@ -47,15 +47,15 @@ def test_previews_stored_before_labels_could_be_corrected_say_that_none_was(
     assert num_exports == 0, "files of the older form are made again"
 
 
-def test_files_exported_before_the_worth_under_the_given_label_are_made_again(
-    database: Database, database_url: str
+def test_files_exported_before_worth_and_influences_were_kept_are_made_again(
+    before_labels: Database, database_url: str
 ) -> None:
-    command.downgrade(create_config(database_url), "0002")
-    with database.engine.begin() as connection:
-        connection.execute(text(_JOB), {"no": False})
+    config = create_config(database_url)
+    command.upgrade(config, "0002")
+    with before_labels.engine.begin() as connection:
         connection.execute(text(_EXPORT), {"sha": hashlib.sha256(b"").hexdigest()})
-    command.upgrade(create_config(database_url), "head")
-    with database.engine.connect() as connection:
+    command.upgrade(config, "head")
+    with before_labels.engine.connect() as connection:
         assert connection.execute(text("SELECT count(*) FROM result_export")).scalar_one() == 0
 
 

@@ -16,9 +16,10 @@ from service.attempts.state import Claim, MetricPoint
 from service.db.engine import Database
 from service.jobs.document import canonical_json, document_digest, parse_document
 from service.jobs.repository import JobRepository, NewJob
+from service.results.influences import influences_schema
 from service.results.reasons import list_plain_findings
 from service.results.rows import FINDING, SOFT_LABEL, apply_num_kept, encode_chunk, stored_schema
-from service.results.tables import ChunkTable, PreviewTable, ResultTable
+from service.results.tables import ChunkTable, InfluencesTable, PreviewTable, ResultTable
 
 CLASSES = ("ham", "spam")
 SOURCES = ("mail", "web", None)
@@ -128,10 +129,13 @@ def make_rows(
     return table.set_column(table.schema.get_field_index(FINDING), FINDING, pa.array(findings, pa.string()))
 
 
-def finish_job(database: Database, num_rows: int = 60, *, chunk_rows: int = 16, **fields: Any) -> str:
+def finish_job(
+    database: Database, num_rows: int = 60, *, chunk_rows: int = 16, influences: bool = False, **fields: Any
+) -> str:
     """Store a job, claim it and complete it with `make_rows`; three quarters of the labelled rows are kept.
 
-    Labels are corrected where the task is relabel, with soft labels where the document asks for them.
+    Labels are corrected where the task is relabel, with soft labels where the document asks for them. With
+    `influences` it has those of `make_influences`.
     """
     job_id = add_job(database, **fields)
     claim = claim_job(database)
@@ -162,14 +166,31 @@ def finish_job(database: Database, num_rows: int = 60, *, chunk_rows: int = 16, 
         num_labelled=num_labelled,
         num_kept=num_kept,
         summary=_summarise(kept, num_kept) | ({"relabel": _summarise_labels(kept, soft=soft)} if relabel else {}),
-        manifest=_make_manifest(num_rows),
+        manifest=_make_manifest(num_rows) | ({"influences": {"num_rows": 2}} if influences else {}),
     )
+    data = encode_chunk(make_influences())
+    sha256 = hashlib.sha256(data).hexdigest()
+    traced = InfluencesTable(job_id=job_id, attempt=claim.attempt, sha256=sha256, data=data) if influences else None
     with database.write() as session:
         repository = AttemptRepository(session)
         points = [MetricPoint(step=step, base_loss=1 / step, examples_per_second=100.0) for step in (1, 2, 3)]
         repository.record(job_id, claim.attempt, metrics=points, events=[("note", "half way")])
-        repository.complete(result, list(_make_previews(job_id, claim.attempt, kept)))
+        repository.complete(result, list(_make_previews(job_id, claim.attempt, kept)), traced)
     return job_id
+
+
+def make_influences() -> pa.RecordBatch:
+    """Return influences on rows 7 and 3 as stored."""
+    columns = {
+        "row": [7, 7, 3],
+        "id": ["=cmd(7)", "=cmd(7)", "id-3"],
+        "rank": [1, 2, 1],
+        "meta_row": [4, 0, 4],
+        "meta_id": ["trusted-4", "trusted-0", "trusted-4"],
+        "meta_label": ["ham", "spam", "ham"],
+        "influence": [-0.5, -0.125, -0.25],
+    }
+    return pa.RecordBatch.from_pydict(columns, influences_schema(pa.string(), pa.string(), pa.string()))
 
 
 def _summarise_labels(rows: pa.Table, *, soft: bool) -> dict[str, Any]:
@@ -224,6 +245,7 @@ def _make_influence() -> dict[str, Any]:
         "example_id": "trusted-5",
         "label": "<i>ham</i>",
         "strength": 1.0,
+        "value": -0.01234,
         "text": "a trusted message",
         "image": None,
     }

@@ -6,13 +6,14 @@ from service.attempts.repository import AttemptRepository
 from service.jobs.state import Phase
 from service.results.rows import encode_chunk
 from service.results.schemas import EvaluationSummary
-from service.results.tables import ChunkTable, ResultTable
+from service.results.tables import ChunkTable, InfluencesTable, ResultTable
 from worker.context import AttemptContext
 from worker.phases.reading import JobData
 from worker.phases.scoring import Outcome
 from worker.results.changes import LabelChanges
 from worker.results.facts import build_facts
 from worker.results.groups import GroupCounts
+from worker.results.influences import tabulate_influences
 from worker.results.previews import PreviewBuilder
 from worker.results.rows import Chunk, RowBuilder
 from worker.results.summary import Counts, build_summary
@@ -51,8 +52,21 @@ def store_results(
         manifest=build_facts(document, data, outcome, summary, context.device),
     )
     shown = previews.build(claim.job_id, claim.attempt)
+    influences = _build_influences(context, data, outcome)
     with context.database.write() as session:
-        AttemptRepository(session).complete(result, shown)
+        AttemptRepository(session).complete(result, shown, influences)
+
+
+def _build_influences(context: AttemptContext, data: JobData, outcome: Outcome) -> InfluencesTable | None:
+    if outcome.influences is None:
+        return None
+    content = encode_chunk(tabulate_influences(outcome.influences, data.tables, data.labelled))
+    return InfluencesTable(
+        job_id=context.claim.job_id,
+        attempt=context.claim.attempt,
+        sha256=hashlib.sha256(content).hexdigest(),
+        data=content,
+    )
 
 
 def _store_chunk(context: AttemptContext, chunk: Chunk) -> None:

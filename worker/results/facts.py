@@ -12,9 +12,16 @@ from worker.devices import describe_device
 from worker.models.registry import count_parameters
 from worker.phases.reading import CODE_VERSION, JobData
 from worker.phases.scoring import Outcome
+from worker.phases.tracing import limit_tracing
+from worker.phases.training import count_examples
 
 _SEMANTICS = "loss multiplier: multiply the loss of each example by it"
 _NORMALISATION = "mean 1 over labelled rows"
+_NETWORK = "the one after the last training step, of this seed: a snapshot, not a sum over the training"
+_INFLUENCE = "<grad l_j, D grad l_i>: i the row, j the trusted example, D the optimizer's answer to a small gradient"
+_INFLUENCE_UNIT = (
+    "nats by which an optimizer step on row i lowers the loss of j, to first order; negative: it raises it"
+)
 
 
 def build_facts(
@@ -23,6 +30,7 @@ def build_facts(
     """Return what the manifest says beyond the selection and the outputs."""
     tables, facts = data.tables, outcome.decisions.facts
     fields = summary.model_dump(mode="json")
+    num_params = count_parameters(data.builder.build(data.options.seed))
     return {
         "source": {
             "uri": document.dataset.uri,
@@ -49,7 +57,7 @@ def build_facts(
             "model": {
                 "name": data.choice.name,
                 "chosen_because": data.choice.because,
-                "num_parameters": count_parameters(data.builder.build(data.options.seed)),
+                "num_parameters": num_params,
             },
             "code_version": CODE_VERSION,
             "torch_version": torch.__version__,
@@ -57,6 +65,7 @@ def build_facts(
             "seed": data.options.seed,
         },
         "meta_set": _describe_meta(document, data),
+        "influences": _describe_influences(data, outcome, num_params),
         "leakage": tables.leakage.describe(),
         "labels": {"names": list(tables.label_map.values), "type": str(tables.label_map.type)},
         "evaluation": fields["evaluation"],
@@ -80,6 +89,23 @@ def _describe_meta(document: JobDocument, data: JobData) -> dict[str, Any]:
         "n": 0 if data.meta is None else len(data.meta),
         "overlap_with_train": tables.num_meta_in_train,
         "overlap_with_test": tables.num_meta_in_test,
+    }
+
+
+def _describe_influences(data: JobData, outcome: Outcome, num_params: int) -> dict[str, Any] | None:
+    """Return what was traced, and what the numbers mean; None where nothing was."""
+    found = outcome.influences
+    if found is None or data.meta is None:
+        return None
+    _, num_trusted = limit_tracing(num_params, count_examples(data.options, len(data.train)), len(data.meta))
+    return {
+        "network": _NETWORK,
+        "seed": data.options.seed + data.options.seeds - 1,
+        "formula": _INFLUENCE,
+        "unit": _INFLUENCE_UNIT,
+        "num_rows": len(found.rows),
+        "num_trusted": num_trusted,
+        "top_k": found.trusted.shape[1],
     }
 
 

@@ -1,19 +1,54 @@
-"""The trusted examples that speak against a suspicious one, as pages show them."""
+"""The trusted examples that speak against a suspicious one, as a table and as pages show them."""
 
 import base64
 from functools import cached_property
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 from numpy.typing import NDArray
 
 from sama_core.influences import Influences
+from service.results.influences import influences_schema
+from service.storage.arrow_types import Array, ChunkedArray
 from service.storage.roles import DatasetTables, RoleTable
 from worker.results.text import clean_text
 from worker.results.thumbnails import render_input
 
 MOST_TOLD = 3
 _MAX_CHARACTERS = 160
+
+
+def tabulate_influences(influences: Influences, tables: DatasetTables, labelled: NDArray[np.int64]) -> pa.RecordBatch:
+    """Return the columns of `influences.parquet`, in the order of the influences.
+
+    `labelled` are the numbers of the rows that were trained on among all curated rows.
+    """
+    train, meta = tables.train, tables.meta
+    assert meta is not None, "influences are those of a meta set"
+    places, ranks = np.nonzero(influences.trusted.numpy() >= 0)
+    rows = labelled[influences.rows.numpy()[places]]
+    meta_rows = find_trusted_rows(meta)[influences.trusted.numpy()[places, ranks]]
+    columns = [
+        pa.array(rows),
+        _take(train.ids, rows),
+        pa.array(ranks + 1),
+        pa.array(meta_rows),
+        _take(meta.ids, meta_rows),
+        meta.label_map.decode(meta.labels[meta_rows]),
+        pa.array(influences.values.numpy()[places, ranks]),
+    ]
+    schema = influences_schema(train.ids.type, meta.ids.type, meta.label_map.type)
+    return pa.RecordBatch.from_arrays(columns, schema=schema)
+
+
+def find_trusted_rows(meta: RoleTable) -> NDArray[np.int64]:
+    """Return the rows of the meta set that are trusted examples: those with a label."""
+    return np.flatnonzero(meta.labels >= 0)
+
+
+def _take(column: ChunkedArray, rows: NDArray[np.int64]) -> Array:
+    return column.take(rows).combine_chunks()
 
 
 class InfluenceTeller:
@@ -36,7 +71,7 @@ class InfluenceTeller:
         trusted, values = (part[place].tolist() for part in (self._influences.trusted, self._influences.values))
         strongest = max((abs(value) for value in values), default=0.0)
         return [
-            {**self._describe(number), "strength": abs(value) / strongest}
+            {**self._describe(number), "strength": abs(value) / strongest, "value": value}
             for number, value in zip(trusted[:MOST_TOLD], values, strict=False)
             if number >= 0 and strongest > 0
         ]
@@ -49,8 +84,7 @@ class InfluenceTeller:
 
     @cached_property
     def _trusted_rows(self) -> NDArray[np.int64]:
-        """The rows of the meta table that are trusted examples: those with a label."""
-        return np.flatnonzero(self._meta.labels >= 0)
+        return find_trusted_rows(self._meta)
 
     @property
     def _meta(self) -> RoleTable:

@@ -159,7 +159,7 @@ def test_the_report_shows_the_corrections_and_escapes_them(client: TestClient, j
     assert "<td>none</td><td>&lt;b&gt;spam&lt;/b&gt;</td>" in report
     assert "70.0% of the given labels are right, and 90.0% of the labels to train on" in report
     assert "trusted examples against it:" in report
-    assert "&lt;i&gt;ham&lt;/i&gt; (id trusted-5: a trusted message)" in report
+    assert "&lt;i&gt;ham&lt;/i&gt; (id trusted-5, influence -0.012: a trusted message)" in report
     assert 'soft = np.load("soft_labels.npy")[keep]' in report
     assert "<b>spam" not in report
 
