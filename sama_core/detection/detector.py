@@ -12,6 +12,7 @@ from torch.nn.functional import cross_entropy
 
 from sama_core.detection.fitting import minimise
 from sama_core.randomness import permute
+from sama_core.types import JSON
 
 _NUM_FOLDS = 5
 _TRUST_STRENGTH = 3.0
@@ -155,6 +156,30 @@ def fit_held_out(findings: Findings, truth: Tensor, seed: int) -> HeldOutDetecto
         taught = torch.nonzero(folds_M != fold).flatten()
         detectors.append(fit_detector(findings.take(taught), truth[taught]))
     return HeldOutDetectors(detectors, folds_M)
+
+
+def measure_reliability(probabilities: Tensor, given: Tensor, truth: Tensor) -> list[JSON]:
+    """Return, for the examples scored below 0.5 and for the others, how many they are, what they are scored, and truly.
+
+    Args:
+        probabilities: (M, C) of each class.
+        given: int64 (M,), the labels whose noise score, 1 minus their probability, is looked at.
+        truth: int64 (M,).
+
+    Example:
+        >>> probabilities = torch.tensor([[0.9, 0.1], [0.8, 0.2]])
+        >>> found = measure_reliability(probabilities, torch.tensor([0, 0]), torch.tensor([0, 1]))
+        >>> found[0], found[1]["count"]
+        ({'low': 0.0, 'high': 0.5, 'count': 2, 'mean_noise_score': 0.15, 'share_wrong': 0.5}, 0)
+    """
+    noise_M = 1.0 - probabilities.double().gather(1, given.unsqueeze(1)).squeeze(1)
+    wrong_M = (given != truth).double()
+    found: list[JSON] = []
+    for low, members in ((0.0, noise_M < 0.5), (0.5, noise_M >= 0.5)):
+        count = int(members.sum())
+        score, wrong = (round(float(of[members].mean()), 6) if count else None for of in (noise_M, wrong_M))
+        found.append({"low": low, "high": low + 0.5, "count": count, "mean_noise_score": score, "share_wrong": wrong})
+    return found
 
 
 def _add_up(findings: Findings, parts: tuple[Tensor, Tensor, Tensor, Tensor]) -> Tensor:

@@ -13,7 +13,7 @@ from sama_core.batches import LateRows
 from sama_core.bilevel import BilevelState
 from sama_core.checkpoint import add_prefix, check_header, restore_tensors, take_prefix
 from sama_core.decisions import Decisions, decide_from_detection, describe_evidence
-from sama_core.detection.detector import Detector, HeldOutDetectors, fit_detector, fit_held_out
+from sama_core.detection.detector import Detector, HeldOutDetectors, fit_detector, fit_held_out, measure_reliability
 from sama_core.detection.ensemble import TrustedEnsemble
 from sama_core.detection.findings import (
     Observations,
@@ -68,6 +68,16 @@ class CurationState:
     bilevel: BilevelState | None = None
     seen: Observations | None = None
     num_steps_before: int = 0
+
+
+@dataclass(frozen=True)
+class _Detection:
+    """What is known of the n examples, the detector, those that judge the witnesses, and how right these are."""
+
+    seen: Observations
+    detector: Detector
+    held_out: HeldOutDetectors
+    reliability: list[JSON]
 
 
 class CurationMethod(AbstractMethod[CurationState]):
@@ -206,19 +216,20 @@ class CurationMethod(AbstractMethod[CurationState]):
     def _decide(
         self, state: CurationState, bilevel: BilevelState, witnesses: Witnesses, facts: dict[str, JSON]
     ) -> Decisions:
-        seen, detector, held_out = self._detect(state, bilevel, witnesses)
+        detection = self._detect(state, bilevel, witnesses)
+        seen = detection.seen
         num_train, labels_N = witnesses.num_train, state.train.labels
         findings = seen.find(witnesses, self._evidence)
         findings.given[witnesses.planted] = -1  # these are known to be trusted as they are
-        probabilities_nC = detector.judge(findings)
-        probabilities_nC[witnesses.rows] = held_out.judge(findings.take(witnesses.rows))
+        probabilities_nC = detection.detector.judge(findings)
+        probabilities_nC[witnesses.rows] = detection.held_out.judge(findings.take(witnesses.rows))
         probabilities_NC = probabilities_nC[:num_train]
         decisions = decide_from_detection(
             self.name,
             labels_N,
             probabilities_NC,
             bilevel.checkpoints[:, :num_train],
-            facts={**facts, "detector": self._describe_detector(detector, state, witnesses, seen)},
+            facts={**facts, "detector": self._describe_detector(state, witnesses, detection)},
         )
         by_class = {name: values[:num_train] for name, values in seen.by_class.items()}
         return describe_evidence(
@@ -232,28 +243,28 @@ class CurationMethod(AbstractMethod[CurationState]):
             votes=_hide_unvoted(by_class["votes"].exp(), state.train) if "votes" in by_class else None,
         )
 
-    def _detect(
-        self, state: CurationState, bilevel: BilevelState, witnesses: Witnesses
-    ) -> tuple[Observations, Detector, HeldOutDetectors]:
-        """Return what is known of the n examples, the detector, and those that judge the witnesses themselves."""
+    def _detect(self, state: CurationState, bilevel: BilevelState, witnesses: Witnesses) -> _Detection:
+        """Fit the detector to the witnesses."""
         assert state.ensemble is not None and state.trusted is not None and state.meta is not None
         folds_M = self._build_ensemble(state).assign(state.trusted)
         seen = state.seen = observe(bilevel, witnesses, folds_M, state.ensemble.memory)
         findings = seen.find(witnesses, self._evidence).take(witnesses.rows)
         truth_W = state.meta.labels[witnesses.trusted]
-        return seen, fit_detector(findings, truth_W), fit_held_out(findings, truth_W, self.options.seed)
+        held_out = fit_held_out(findings, truth_W, self.options.seed)
+        reliability = measure_reliability(held_out.judge(findings), findings.given, truth_W)
+        return _Detection(seen, fit_detector(findings, truth_W), held_out, reliability)
 
-    def _describe_detector(
-        self, detector: Detector, state: CurationState, witnesses: Witnesses, seen: Observations
-    ) -> dict[str, JSON]:
+    def _describe_detector(self, state: CurationState, witnesses: Witnesses, detection: _Detection) -> dict[str, JSON]:
         assert state.ensemble is not None
-        names = [name for name in self._evidence if name in seen.by_class]
+        names = [name for name in self._evidence if name in detection.seen.by_class]
+        detector = detection.detector
         return {
             "is_self_trained": len(state.ensemble.lengths) > state.ensemble.num_planned,
             "num_witnesses": len(witnesses.rows),
             "num_planted": len(witnesses.planted),
             "trust": {name: round(float(value), 6) for name, value in zip(names, detector.trust, strict=True)},
             "loyalty": round(float(detector.credit[0]), 6),
+            "held_out": detection.reliability,
         }
 
     def suggest(self, state: CurationState, examples: AbstractExamples) -> Tensor:

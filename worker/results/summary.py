@@ -1,6 +1,7 @@
 """The summary of a finished job: counts, histograms, groups, evaluation, notes."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,6 +24,7 @@ from worker.results.changes import LabelChanges
 from worker.results.groups import MAX_SOURCES, GroupCounts
 
 _NUM_BINS = 20
+_ENOUGH_PER_CLASS = 5
 _LEAST_WEIGHT_RANGE = 2.0
 
 
@@ -48,6 +50,7 @@ def build_summary(
         method = f"The trusted examples did not calibrate method {decisions.method}"
         lack = "No trusted examples" if data.meta is None else method
         notes.append(f"{lack}: noise_score is a ranking, not a probability.")
+    notes += note_reliability(decisions, data.tables.label_map.num_classes)
     if counts.sources.num_groups > MAX_SOURCES:
         notes.append(f"Of {counts.sources.num_groups:,} sources the {MAX_SOURCES:,} largest are listed.")
     if evaluation is not None and data.meta is not None and not _sees_meta_set(evaluation):
@@ -112,6 +115,25 @@ def _summarise_labels(
         num_changes=changes.num_pairs,
         changes=changes.summarise(),
     )
+
+
+def note_reliability(decisions: Decisions, num_classes: int) -> list[str]:
+    """Return how the noise scores of trusted rows, each judged without its own label, compare with the truth."""
+    detector: Any = decisions.facts.get("detector")
+    if detector is None:
+        return []
+    halves = [half for half in detector["held_out"] if half["count"] > 0]
+    told = [
+        f"of {half['count']:,} scored {'below' if half['low'] == 0.0 else 'from'} 0.5 "
+        f"({half['mean_noise_score']:.2f} on average) {half['share_wrong']:.0%} are wrong"
+        for half in halves
+    ]
+    whose = "labels planted in trusted rows" if detector["num_planted"] else "the given labels of trusted rows"
+    note = f"noise_score beside {whose}, each judged without a look at its own truth: {', '.join(told)}."
+    total = sum(half["count"] for half in halves)
+    if total < _ENOUGH_PER_CLASS * num_classes:
+        note += f" {total:,} trusted rows for {num_classes} classes are few: take the scores as rough."
+    return [note]
 
 
 def _sees_meta_set(evaluation: EvaluationSummary) -> bool:
