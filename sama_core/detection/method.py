@@ -13,7 +13,7 @@ from sama_core.batches import LateRows
 from sama_core.bilevel import BilevelState, check_meta
 from sama_core.checkpoint import add_prefix, check_header, restore_tensors, take_prefix
 from sama_core.decisions import Decisions, decide_from_detection, describe_evidence
-from sama_core.detection.detector import Detector, HeldOutDetectors, fit_detector, fit_held_out
+from sama_core.detection.detector import Detector, Findings, HeldOutDetectors, fit_detector, fit_held_out
 from sama_core.detection.ensemble import TrustedEnsemble
 from sama_core.detection.findings import (
     Observations,
@@ -210,8 +210,7 @@ class CurationMethod(AbstractMethod[CurationState]):
         num_train, labels_N = witnesses.num_train, state.train.labels
         findings = seen.find(witnesses, self._evidence)
         findings.given[witnesses.planted] = -1  # these are known to be trusted as they are
-        probabilities_nC = detector.judge(findings)
-        probabilities_nC[witnesses.rows] = held_out.judge(findings.take(witnesses.rows))
+        probabilities_nC = held_out.judge(findings, witnesses.find_folds(held_out.folds), detector.judge(findings))
         probabilities_NC = probabilities_nC[:num_train]
         decisions = decide_from_detection(
             self.name,
@@ -241,7 +240,10 @@ class CurationMethod(AbstractMethod[CurationState]):
         seen = state.seen = observe(bilevel, witnesses, folds_M, state.ensemble.memory)
         findings = seen.find(witnesses, self._evidence).take(witnesses.rows)
         truth_W = state.meta.labels[witnesses.trusted]
-        return seen, fit_detector(findings, truth_W), fit_held_out(findings, truth_W, self.options.seed)
+        return seen, fit_detector(findings, truth_W), self._fit_held_out(findings, truth_W, witnesses)
+
+    def _fit_held_out(self, findings: Findings, truth: Tensor, witnesses: Witnesses) -> HeldOutDetectors:
+        return fit_held_out(findings, truth, witnesses.groups[witnesses.rows], self.options.seed)
 
     def _describe_detector(
         self, detector: Detector, state: CurationState, witnesses: Witnesses, seen: Observations
@@ -280,10 +282,13 @@ class CurationMethod(AbstractMethod[CurationState]):
         voted = "votes" in seen.by_class and examples.votes is not None
         kinds = ["trusted", "heads", *(["votes"] if voted else [])]
         known = make_unlabelled(torch.stack([seen.by_class[name] for name in kinds], dim=2))
-        detector = fit_detector(known.take(witnesses.rows), state.meta.labels[witnesses.trusted])
-        logs_UC = state.ensemble.memory["unlabelled"]
-        found = find_without_labels(bilevel, examples, logs_UC, witnesses, folds_M, voted=voted)
-        return detector.judge(found).float()
+        taught, truth_W = known.take(witnesses.rows), state.meta.labels[witnesses.trusted]
+        detector, held_out = fit_detector(taught, truth_W), self._fit_held_out(taught, truth_W, witnesses)
+        logs_UC, groups_U = state.ensemble.memory["unlabelled"], state.trusted.unlabelled_groups
+        assert groups_U is not None, "the trainings on trusted examples judged the same unlabelled ones"
+        found = find_without_labels(bilevel, examples, logs_UC, witnesses, folds_M, groups_U, voted=voted)
+        folds_U = witnesses.find_folds(held_out.folds, groups_U)
+        return held_out.judge(found, folds_U, detector.judge(found)).float()
 
     def export(self, state: CurationState) -> tuple[dict[str, Tensor], dict[str, JSON]]:
         """Return the whole state."""

@@ -9,7 +9,7 @@ import pyarrow as pa
 from service.errors import ServiceError
 from service.jobs.document import JobDocument
 from service.storage.assignment import SECTIONS, assign_rows, choose_trusted_rows
-from service.storage.digests import RowsDigest, find_shared
+from service.storage.digests import RowsDigest, find_shared, group_rows
 from service.storage.findings import Findings
 from service.storage.inputs import DataLimits, FeatureKind
 from service.storage.label_checks import (
@@ -127,10 +127,11 @@ def read_dataset(
     meta = tables.get("meta")
     if scan.trusted_rows is not None:
         meta = _take_trusted(scan, tables["train"])
-    meta_keys = None
+    meta_keys = meta_groups = train_groups = None
     if meta is not None:
         train_keys = scan.roles["train"].keys
         meta_keys = train_keys[scan.trusted_rows] if scan.trusted_rows is not None else scan.roles["meta"].keys
+        meta_groups, train_groups = group_rows(meta_keys, train_keys)
     shared = {
         role: find_shared(scan.roles[role].keys, meta_keys).count if meta_keys is not None and role in scan.roles else 0
         for role in SECTIONS
@@ -145,6 +146,8 @@ def read_dataset(
         trusted_rows=np.empty(0, dtype=np.int64) if scan.trusted_rows is None else scan.trusted_rows,
         meta_train_rows=None if meta is None else _link_trusted(scan),
         meta_given_labels=None if meta is None else _read_given(document, scan),
+        meta_groups=meta_groups,
+        train_groups=train_groups,
         leakage=scan.leakage,
         files=list_files(scan),
         num_meta_in_train=shared["train"],

@@ -270,10 +270,11 @@ def test_no_trusted_row_is_scored_by_a_model_that_saw_its_label(num_trusted: int
 def judge_by_all(vectors: Tensor, rows: Tensor, truth: Tensor, folds: Tensor, num_classes: int) -> Tensor:
     """Return what heads say that have seen every trusted label."""
     copies = len(vectors) + torch.arange(len(rows))
+    folds = torch.cat([torch.full_like(folds, -1), folds[rows]])
     return refit_heads(torch.cat([vectors, vectors[rows]]), copies, truth, folds, num_classes)[: len(vectors)]
 
 
-def fit_on_all(known: Findings, truth: Tensor, seed: int) -> HeldOutDetectors:
+def fit_on_all(known: Findings, truth: Tensor, groups: Tensor, seed: int) -> HeldOutDetectors:
     """Return a detector that has seen every trusted label, in the place of those that have not."""
     return HeldOutDetectors([fit_detector(known, truth)], torch.zeros(len(truth), dtype=torch.int64))
 
@@ -289,7 +290,9 @@ def test_a_leak_would_be_noticed(leak: str, num_trusted: int, num_draws: int, mo
     elif leak == "detector":
         monkeypatch.setattr(detection_method, "fit_held_out", fit_on_all)
     else:
-        monkeypatch.setattr(TrustedRows, "find_fold_of_rows", lambda self, folds, num_rows: torch.full((num_rows,), -1))
+        monkeypatch.setattr(
+            TrustedRows, "find_fold_of_rows", lambda self, folds: torch.full_like(self.train_groups, -1)
+        )
     auroc, right = judge_random(num_trusted, num_draws)
     assert auroc > 0.57
     assert right > 0.57

@@ -295,6 +295,24 @@ def test_trusted_rows_are_linked_to_the_curated_rows_of_the_same_content(desk: D
     assert tables.num_meta_in_train == 2
 
 
+def test_all_copies_of_a_trusted_row_are_in_one_group(desk: Desk) -> None:
+    texts = make_texts()
+    texts[7] = texts[11] = texts[24] = texts[22]
+    desk.write(make_table(text=texts))
+    tables = desk.read(make_document())
+    assert tables.meta_groups is not None and tables.train_groups is not None
+    assert tables.meta_groups[4] == tables.meta_groups[2]
+    assert len(set(tables.meta_groups.tolist())) == 5
+    assert np.flatnonzero(tables.train_groups >= 0).tolist() == [7, 11]
+    assert set(tables.train_groups[[7, 11]]) == {tables.meta_groups[2]}
+    share = desk.read(make_document(meta={"fraction": 0.3}))
+    assert share.meta_groups is not None and share.train_groups is not None
+    assert share.train_groups[share.trusted_rows].tolist() == share.meta_groups.tolist()
+    is_trusted = np.isin(np.arange(20), share.trusted_rows)
+    assert share.train_groups[7] == share.train_groups[11]
+    assert ((share.train_groups >= 0) == is_trusted | (np.isin(np.arange(20), [7, 11]) & is_trusted[[7, 11]].any())).all()
+
+
 def test_given_labels_of_trusted_rows_are_unknown_where_nothing_tells_them(desk: Desk) -> None:
     same = desk.read(make_document())
     assert same.meta_given_labels is not None
@@ -333,3 +351,4 @@ def test_a_share_is_linked_to_itself(desk: Desk) -> None:
 def test_without_a_meta_set_there_are_no_links(desk: Desk) -> None:
     tables = desk.read(make_document(meta={"self": True}, task="prune"))
     assert (tables.meta_train_rows, tables.meta_given_labels) == (None, None)
+    assert (tables.meta_groups, tables.train_groups) == (None, None)
