@@ -137,8 +137,9 @@ class HeldOutDetectors:
 def fit_held_out(findings: Findings, truth: Tensor, groups: Tensor, seed: int) -> HeldOutDetectors:
     """Return the detectors by which the trusted examples themselves are judged, five of them where there are as many.
 
-    Examples of one group share a fold. The folds are drawn without a look at the labels. Folds of equal class frequencies would give away the frequencies
-    of the fold that is left out: with random labels in 8 classes they found wrong ones with an AUROC of 0.56.
+    Examples of one group share a fold. The folds are drawn without a look at the labels. Folds of equal class
+    frequencies would give away the frequencies of the fold that is left out: with random labels in 8 classes they found
+    wrong ones with an AUROC of 0.56.
 
     Args:
         findings: on M trusted examples, as for ``fit_detector``.
@@ -154,7 +155,7 @@ def fit_held_out(findings: Findings, truth: Tensor, groups: Tensor, seed: int) -
         >>> fitted.judge(findings, fitted.folds, torch.zeros(2, 2).double()).argmax(1).tolist()
         [1, 0]
     """
-    distinct, place_M = groups.unique(return_inverse=True)
+    distinct, place_M = torch.unique(groups, return_inverse=True)
     folds_M = (permute(len(distinct), seed, "held-out-folds") % min(_NUM_FOLDS, len(distinct)))[place_M]
     detectors = []
     for fold in range(int(folds_M.max()) + 1):

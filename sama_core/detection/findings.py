@@ -147,8 +147,8 @@ def find_without_labels(
     logs: Tensor,
     witnesses: Witnesses,
     folds: Tensor,
-    groups: Tensor,
     *,
+    groups: Tensor,
     voted: bool,
 ) -> Findings:
     """Return the evidence on examples without a label: the trainings on trusted examples, the heads, the votes.
@@ -171,7 +171,8 @@ def find_without_labels(
         >>> state = solver.init(torch.nn.Linear(2, 2), pair, pair, device)
         >>> both = torch.tensor([0, 1])
         >>> witnesses = Witnesses(pair, both, both, both[:0], both, num_train=2, plants_before=1)
-        >>> find_without_labels(state, pair, torch.zeros(2, 2), witnesses, both, both, voted=False).by_class.shape
+        >>> logs = torch.zeros(2, 2)
+        >>> find_without_labels(state, pair, logs, witnesses, both, groups=both, voted=False).by_class.shape
         torch.Size([2, 2, 2])
     """
     assert state.meta is not None

@@ -286,7 +286,7 @@ class CurationMethod(AbstractMethod[CurationState]):
         detector, held_out = fit_detector(taught, truth_W), self._fit_held_out(taught, truth_W, witnesses)
         logs_UC, groups_U = state.ensemble.memory["unlabelled"], state.trusted.unlabelled_groups
         assert groups_U is not None, "the trainings on trusted examples judged the same unlabelled ones"
-        found = find_without_labels(bilevel, examples, logs_UC, witnesses, folds_M, groups_U, voted=voted)
+        found = find_without_labels(bilevel, examples, logs_UC, witnesses, folds_M, groups=groups_U, voted=voted)
         folds_U = witnesses.find_folds(held_out.folds, groups_U)
         return held_out.judge(found, folds_U, detector.judge(found)).float()
 

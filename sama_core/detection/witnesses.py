@@ -29,8 +29,7 @@ class Witnesses:
         rows: int64 (W,), where each witness stands among ``examples``.
         trusted: int64 (W,), which trusted example it is.
         planted: int64 (P,), rows whose given labels are planted; none of them is trained on before.
-        groups: int64 (n,), the group of each of ``examples`` as ``TrustedRows`` has it, -1 of those that equal no trusted
-            one.
+        groups: int64 (n,), the group of each of ``examples``, as in ``TrustedRows``; -1 where it equals no trusted one.
         num_train: N.
         plants_before: epoch (0-based) at whose beginning labels are planted.
     """

@@ -46,11 +46,11 @@ class TrustedRows:
 
     def count_folds(self, wanted: int) -> int:
         """Return how many folds there are: as many as wanted, or one for each group where there are fewer."""
-        return min(wanted, len(self.groups.unique()))
+        return min(wanted, len(torch.unique(self.groups)))
 
     def assign(self, num_folds: int, seed: int) -> Tensor:
         """Return the fold of each trusted example (M,); equal ones share one."""
-        firsts, place_M = self.groups.unique(return_inverse=True)
+        firsts, place_M = torch.unique(self.groups, return_inverse=True)
         folds = assign_folds(self.examples.labels[firsts], self.count_folds(num_folds), seed, "trusted-folds")
         return folds[place_M]
 

@@ -118,4 +118,4 @@ class DatasetTables:
     @property
     def excluded_test_rows(self) -> Codes:
         """Test rows that are left out: they stand also among the curated or the trusted rows."""
-        return self.leakage.excluded_test_rows
+        return self.leakage.test.excluded

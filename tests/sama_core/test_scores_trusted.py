@@ -202,7 +202,10 @@ def _with(**fields: Tensor) -> TensorExamples:
         (_with(train_rows=torch.full((15,), 48)), "meta.train_rows: shape (15,), 48..48; wanted shape (15,), each"),
         (_with(given_labels=torch.full((15,), 3)), "meta.given_labels: shape (15,), 3..3; wanted shape (15,), each"),
         (_with(groups=torch.zeros(3)), "meta.groups: shape (3,); wanted (15,)"),
-        (_with(groups=torch.zeros(15)), "meta: 15 examples, all equal; method trusted-model wants at least 2 different"),
+        (
+            _with(groups=torch.zeros(15)),
+            "meta: 15 examples, all equal; method trusted-model wants at least 2 different",
+        ),
         (_with(train_rows=torch.zeros(3)), "meta.train_rows: shape (3,), 0..0; wanted shape (15,), each from -1 to 47"),
     ],
 )

@@ -183,7 +183,9 @@ def test_a_trusted_row_with_the_content_of_a_curated_one_counts_as_that_row(
 ) -> None:
     table = pq.read_table(points)
     split, first = table["split"].to_pylist(), table.schema.get_field_index("split")
-    repeated = pa.concat_tables([table.slice(5, 3).set_column(first, "split", [["meta"] * 3]), table, table.slice(5, 1)])
+    repeated = pa.concat_tables(
+        [table.slice(5, 3).set_column(first, "split", [["meta"] * 3]), table, table.slice(5, 1)]
+    )
     ids = pa.array([f"r{row}" for row in range(len(repeated))])
     pq.write_table(repeated.set_column(table.schema.get_field_index("id"), "id", ids), points)
     assert split.count("meta") == NUM_META
