@@ -37,6 +37,9 @@ class AbstractExamples(ABC):
             nothing): a method that suggests labels may be asked for theirs.
         train_rows: of trusted examples, int64 (N,): its row number among the training examples, -1 where it is none
             of them.
+        groups: int64 (N,): examples of the same content share a number, here and among the trusted, the training and
+            the unlabelled ones; -1 where there is no other. What is said of one must not rest on the trusted label of
+            another. None where all that is known is ``train_rows``.
     """
 
     labels: Tensor
@@ -45,6 +48,7 @@ class AbstractExamples(ABC):
     votes: Tensor | None = None
     given_labels: Tensor | None = None
     train_rows: Tensor | None = None
+    groups: Tensor | None = None
     unlabelled: "AbstractExamples | None" = None
 
     @abstractmethod

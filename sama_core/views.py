@@ -32,7 +32,7 @@ class RelabelledExamples(AbstractExamples):
             raise ExamplesError(f"labels: shape {tuple(labels.shape)}; wanted ({len(examples)},)")
         self._examples = examples
         self.labels, self.num_classes = labels.to(torch.int64).cpu(), examples.num_classes
-        self.sources, self.votes = examples.sources, examples.votes
+        self.sources, self.votes, self.groups = examples.sources, examples.votes, examples.groups
 
     def __len__(self) -> int:
         """Return N."""

@@ -13,7 +13,7 @@ from sama_core.options import CurationOptions
 from sama_core.scores.given import decide_by_probabilities
 from sama_core.scores.self_training import find_surest
 from sama_core.scores.trainings import AbstractTrainings, Lesson, TrainingsState, predict_probabilities
-from sama_core.scores.trusted_rows import TrustedRows, read_trusted
+from sama_core.scores.trusted_rows import TrustedRows, find_folds, read_trusted
 from sama_core.types import AbstractExamples
 from sama_core.views import JoinedExamples, RelabelledExamples
 
@@ -97,8 +97,8 @@ class TrustedEnsemble(AbstractTrainings):
             return Lesson(trusted.examples, taught)
         predicted_N = state.memory["predicted"][fold].clone()
         sure_N = find_surest(state.memory["confidence"][fold], predicted_N, number / (NUM_ROUNDS + 1))
-        own_rows = trusted.train_rows[taught]
-        sure_N[own_rows[own_rows >= 0]] = False
+        fold_of_row_N = trusted.find_fold_of_rows(self.assign(trusted))
+        sure_N[(fold_of_row_N >= 0) & (fold_of_row_N != fold)] = False
         examples = JoinedExamples(RelabelledExamples(state.train, predicted_N), trusted.examples)
         return Lesson(examples, torch.cat([torch.nonzero(sure_N).flatten(), taught + len(state.train)]))
 
@@ -117,13 +117,12 @@ class TrustedEnsemble(AbstractTrainings):
         trusted = read_trusted(state.train, state.meta, self.name)
         folds_M, num_folds = self.assign(trusted), state.num_planned
         held = torch.nonzero(folds_M == fold).flatten()
-        fold_of_row_N = trusted.find_fold_of_rows(folds_M, len(state.train))
-        state.memory["train"] += torch.where((fold_of_row_N < 0).unsqueeze(1), logs / num_folds, 0.0)
-        own = fold_of_row_N == fold
-        state.memory["train"][own] = logs[own]
+        _add(state.memory["train"], logs, trusted.find_fold_of_rows(folds_M), fold, num_folds)
         state.memory["trusted"][held] = _predict(network, trusted.examples, state.device, held)
-        if state.train.unlabelled is not None:
-            state.memory["unlabelled"] += _predict(network, state.train.unlabelled, state.device) / num_folds
+        if state.train.unlabelled is not None and trusted.unlabelled_groups is not None:
+            fold_of_unlabelled_U = find_folds(folds_M, trusted.unlabelled_groups)
+            logs_UC = _predict(network, state.train.unlabelled, state.device)
+            _add(state.memory["unlabelled"], logs_UC, fold_of_unlabelled_U, fold, num_folds)
 
     def _decide_to_go_on(self, state: TrainingsState) -> None:
         """Look how often the first networks are right about what they did not see; if often, clear their judgement."""
@@ -154,6 +153,13 @@ def _locate(state: TrainingsState) -> tuple[int, int]:
         return state.number, 0
     fold, number = divmod(state.number - state.num_planned, NUM_ROUNDS)
     return fold, number + 1
+
+
+def _add(judged: Tensor, logs: Tensor, fold_of_row: Tensor, fold: int, num_folds: int) -> None:
+    """Add a network's share to what all folds say of each row, and all it says of rows that only it did not see."""
+    judged += torch.where((fold_of_row < 0).unsqueeze(1), logs / num_folds, 0.0)
+    own = fold_of_row == fold
+    judged[own] = logs[own]
 
 
 def _predict(

@@ -85,12 +85,11 @@ def observe(state: BilevelState, witnesses: Witnesses, folds: Tensor, logs: Mapp
     average_nC = torch.where((visits_n > 0).unsqueeze(1), average_nC, seen.logits.double().softmax(1)).clamp_min(_LEAST)
     assert state.meta is not None
     truth_M = state.meta.labels[witnesses.trusted]
+    folds_n = witnesses.find_folds(folds[witnesses.trusted])
     by_class = {
         "dynamics": (average_nC / average_nC.sum(1, keepdim=True)).log(),
         "trusted": extend(logs, witnesses).double().log_softmax(1).clamp_min(_LOWEST),
-        "heads": refit_heads(seen.vectors, witnesses.rows, truth_M, folds[witnesses.trusted], num_classes).clamp_min(
-            _LOWEST
-        ),
+        "heads": refit_heads(seen.vectors, witnesses.rows, truth_M, folds_n, num_classes).clamp_min(_LOWEST),
     }
     if "neighbours" in base.options.evidence:
         shares_nC = share_of_neighbours(seen.vectors, examples.labels, num_classes, base.options.seed)
@@ -114,15 +113,15 @@ def weigh_votes(witnesses: Witnesses, truth: Tensor, folds: Tensor) -> dict[str,
     Example:
         >>> from sama_core.types import TensorExamples
         >>> pair, both = TensorExamples(torch.zeros(2, 1), torch.tensor([0, 1])), torch.tensor([0, 1])
-        >>> witnesses = Witnesses(pair, both, both, torch.tensor([], dtype=torch.int64), num_train=2, plants_before=1)
+        >>> witnesses = Witnesses(pair, both, both, both[:0], both, num_train=2, plants_before=1)
         >>> weigh_votes(witnesses, pair.labels, both)
         {}
     """
     votes_nV = witnesses.examples.votes
     if votes_nV is None:
         return {}
-    truth_W, folds_W = truth[witnesses.trusted], folds[witnesses.trusted]
-    logs_nC = judge_votes(votes_nV, witnesses.rows, truth_W, folds_W, witnesses.examples.num_classes)
+    truth_W, folds_n = truth[witnesses.trusted], witnesses.find_folds(folds[witnesses.trusted])
+    logs_nC = judge_votes(votes_nV, witnesses.rows, truth_W, folds_n, witnesses.examples.num_classes)
     return {"votes": logs_nC.clamp_min(_LOWEST)}
 
 
@@ -134,7 +133,8 @@ def extend(logs: Mapping[str, Tensor], witnesses: Witnesses) -> Tensor:
         >>> from sama_core.types import TensorExamples
         >>> pair = TensorExamples(torch.zeros(2, 1), torch.tensor([0, 1]))
         >>> one = torch.tensor([1])
-        >>> extend(logs, Witnesses(pair, one, torch.tensor([0]), one, num_train=1, plants_before=1)).tolist()
+        >>> groups = torch.tensor([-1, 0])
+        >>> extend(logs, Witnesses(pair, one, torch.tensor([0]), one, groups, num_train=1, plants_before=1)).tolist()
         [[0.0, 0.0], [1.0, 1.0]]
     """
     outside = witnesses.rows >= witnesses.num_train
@@ -142,7 +142,14 @@ def extend(logs: Mapping[str, Tensor], witnesses: Witnesses) -> Tensor:
 
 
 def find_without_labels(
-    state: BilevelState, examples: AbstractExamples, logs: Tensor, witnesses: Witnesses, folds: Tensor, *, voted: bool
+    state: BilevelState,
+    examples: AbstractExamples,
+    logs: Tensor,
+    witnesses: Witnesses,
+    folds: Tensor,
+    *,
+    groups: Tensor,
+    voted: bool,
 ) -> Findings:
     """Return the evidence on examples without a label: the trainings on trusted examples, the heads, the votes.
 
@@ -152,6 +159,7 @@ def find_without_labels(
         logs: (U, C) log-probabilities of the trainings on trusted examples.
         witnesses: of the solve; their rows and labels teach the heads.
         folds: (M,) fold of each trusted example.
+        groups: (U,) group of each example, -1 of those that equal no trusted one.
         voted: use the votes on the examples, which they and the witnesses then have.
 
     Example:
@@ -162,8 +170,9 @@ def find_without_labels(
         >>> solver, device = BilevelSolver(CurationOptions(epochs=1)), torch.device("cpu")
         >>> state = solver.init(torch.nn.Linear(2, 2), pair, pair, device)
         >>> both = torch.tensor([0, 1])
-        >>> witnesses = Witnesses(pair, both, both, torch.tensor([], dtype=torch.int64), num_train=2, plants_before=1)
-        >>> find_without_labels(state, pair, torch.zeros(2, 2), witnesses, both, voted=False).by_class.shape
+        >>> witnesses = Witnesses(pair, both, both, both[:0], both, num_train=2, plants_before=1)
+        >>> logs = torch.zeros(2, 2)
+        >>> find_without_labels(state, pair, logs, witnesses, both, groups=both, voted=False).by_class.shape
         torch.Size([2, 2, 2])
     """
     assert state.meta is not None
@@ -172,11 +181,12 @@ def find_without_labels(
     rows_W = witnesses.rows + len(examples)
     truth_W = state.meta.labels[witnesses.trusted]
     folds_W = folds[witnesses.trusted]
-    kinds = [logs.double().log_softmax(1), refit_heads(torch.cat(vectors), rows_W, truth_W, folds_W, num_classes)]
+    folds_n = torch.cat([witnesses.find_folds(folds_W, groups), witnesses.find_folds(folds_W)])
+    kinds = [logs.double().log_softmax(1), refit_heads(torch.cat(vectors), rows_W, truth_W, folds_n, num_classes)]
     if voted:
         assert examples.votes is not None and witnesses.examples.votes is not None
         votes = torch.cat([examples.votes, witnesses.examples.votes])
-        kinds.append(judge_votes(votes, rows_W, truth_W, folds_W, num_classes))
+        kinds.append(judge_votes(votes, rows_W, truth_W, folds_n, num_classes))
     kinds = [kind[: len(examples)] for kind in kinds]
     return make_unlabelled(torch.stack(kinds, dim=2).clamp_min(_LOWEST))
 

@@ -15,35 +15,34 @@ _DECAY = 1e-2
 def refit_heads(vectors: Tensor, trusted_rows: Tensor, truth: Tensor, folds: Tensor, num_classes: int) -> Tensor:
     """Return the log-probability of each class under linear heads fitted on the trusted examples, (N, C).
 
-    One head a fold, each fitted on the other folds. A trusted example is judged by the head that did not see its
-    label, every other example by the geometric mean of all heads.
+    One head a fold, each fitted on the other folds. A trusted example, and one that equals it, is judged by the head
+    that did not see its label, every other example by the geometric mean of all heads.
 
     Args:
         vectors: (N, D) representation of every example.
         trusted_rows: (M,) rows of the trusted examples among them.
         truth: (M,) their trusted labels.
-        folds: (M,) fold of each, 0..K-1.
+        folds: (N,) fold of each example that is a trusted one or equals one, 0..K-1; -1 of every other.
         num_classes: C.
 
     Example:
         >>> vectors = torch.tensor([[1.0], [1.1], [-1.0], [-1.1], [0.9]])
-        >>> rows, truth, folds = torch.arange(4), torch.tensor([0, 0, 1, 1]), torch.tensor([0, 1, 0, 1])
+        >>> rows, truth, folds = torch.arange(4), torch.tensor([0, 0, 1, 1]), torch.tensor([0, 1, 0, 1, -1])
         >>> refit_heads(vectors, rows, truth, folds, 2).argmax(1).tolist()
         [0, 0, 1, 1, 0]
     """
     inputs_ND = _standardise(vectors)
     num_folds = int(folds.max()) + 1
     sums_NC = torch.zeros(len(vectors), num_classes, dtype=torch.float64)
-    held_MC = torch.zeros(len(truth), num_classes, dtype=torch.float64)
+    held_NC = torch.zeros_like(sums_NC)
     for fold in range(num_folds):
-        taught, held = folds != fold, folds == fold
+        taught, held = folds[trusted_rows] != fold, folds == fold
         head_DC = _fit(inputs_ND[trusted_rows[taught]], truth[taught], num_classes)
         logs_NC = (inputs_ND @ head_DC).log_softmax(1)
         sums_NC += logs_NC
-        held_MC[held] = logs_NC[trusted_rows[held]]
+        held_NC[held] = logs_NC[held]
     logs_NC = (sums_NC / num_folds).log_softmax(1)
-    logs_NC[trusted_rows] = held_MC
-    return logs_NC
+    return torch.where((folds >= 0).unsqueeze(1), held_NC, logs_NC)
 
 
 def _standardise(vectors: Tensor) -> Tensor:

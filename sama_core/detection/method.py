@@ -13,7 +13,14 @@ from sama_core.batches import LateRows
 from sama_core.bilevel import BilevelState
 from sama_core.checkpoint import add_prefix, check_header, restore_tensors, take_prefix
 from sama_core.decisions import Decisions, decide_from_detection, describe_evidence
-from sama_core.detection.detector import Detector, HeldOutDetectors, fit_detector, fit_held_out, measure_reliability
+from sama_core.detection.detector import (
+    Detector,
+    Findings,
+    HeldOutDetectors,
+    fit_detector,
+    fit_held_out,
+    measure_reliability,
+)
 from sama_core.detection.ensemble import TrustedEnsemble
 from sama_core.detection.findings import (
     Observations,
@@ -221,8 +228,9 @@ class CurationMethod(AbstractMethod[CurationState]):
         num_train, labels_N = witnesses.num_train, state.train.labels
         findings = seen.find(witnesses, self._evidence)
         findings.given[witnesses.planted] = -1  # these are known to be trusted as they are
-        probabilities_nC = detection.detector.judge(findings)
-        probabilities_nC[witnesses.rows] = detection.held_out.judge(findings.take(witnesses.rows))
+        held_out = detection.held_out
+        folds_n = witnesses.find_folds(held_out.folds)
+        probabilities_nC = held_out.judge(findings, folds_n, detection.detector.judge(findings))
         probabilities_NC = probabilities_nC[:num_train]
         decisions = decide_from_detection(
             self.name,
@@ -250,9 +258,12 @@ class CurationMethod(AbstractMethod[CurationState]):
         seen = state.seen = observe(bilevel, witnesses, folds_M, state.ensemble.memory)
         findings = seen.find(witnesses, self._evidence).take(witnesses.rows)
         truth_W = state.meta.labels[witnesses.trusted]
-        held_out = fit_held_out(findings, truth_W, self.options.seed)
-        reliability = measure_reliability(held_out.judge(findings), findings.given, truth_W)
-        return _Detection(seen, fit_detector(findings, truth_W), held_out, reliability)
+        held_out, detector = self._fit_held_out(findings, truth_W, witnesses), fit_detector(findings, truth_W)
+        judged_WC = held_out.judge(findings, held_out.folds, detector.judge(findings))
+        return _Detection(seen, detector, held_out, measure_reliability(judged_WC, findings.given, truth_W))
+
+    def _fit_held_out(self, findings: Findings, truth: Tensor, witnesses: Witnesses) -> HeldOutDetectors:
+        return fit_held_out(findings, truth, witnesses.groups[witnesses.rows], self.options.seed)
 
     def _describe_detector(self, state: CurationState, witnesses: Witnesses, detection: _Detection) -> dict[str, JSON]:
         assert state.ensemble is not None
@@ -291,10 +302,13 @@ class CurationMethod(AbstractMethod[CurationState]):
         voted = "votes" in seen.by_class and examples.votes is not None
         kinds = ["trusted", "heads", *(["votes"] if voted else [])]
         known = make_unlabelled(torch.stack([seen.by_class[name] for name in kinds], dim=2))
-        detector = fit_detector(known.take(witnesses.rows), state.meta.labels[witnesses.trusted])
-        logs_UC = state.ensemble.memory["unlabelled"]
-        found = find_without_labels(bilevel, examples, logs_UC, witnesses, folds_M, voted=voted)
-        return detector.judge(found).float()
+        taught, truth_W = known.take(witnesses.rows), state.meta.labels[witnesses.trusted]
+        detector, held_out = fit_detector(taught, truth_W), self._fit_held_out(taught, truth_W, witnesses)
+        logs_UC, groups_U = state.ensemble.memory["unlabelled"], state.trusted.unlabelled_groups
+        assert groups_U is not None, "the trainings on trusted examples judged the same unlabelled ones"
+        found = find_without_labels(bilevel, examples, logs_UC, witnesses, folds_M, groups=groups_U, voted=voted)
+        folds_U = witnesses.find_folds(held_out.folds, groups_U)
+        return held_out.judge(found, folds_U, detector.judge(found)).float()
 
     def represent(self, state: CurationState, examples: AbstractExamples) -> Tensor:
         """Return what the base network makes of other examples, (U, D), as ``representation`` in the decisions.

@@ -22,14 +22,14 @@ def judge_votes(votes: Tensor, rows: Tensor, truth: Tensor, folds: Tensor, num_c
     P(vote | true class) is the share seen among the witnesses of that class, joined by a prior worth two votes of each
     class: as often as the function casts that vote anywhere, and four times as often where the vote is right.
 
-    One estimate a fold, from the witnesses of the other folds. A witness is judged by the one that did not see its
-    label, every other example by the geometric mean of them all.
+    One estimate a fold, from the witnesses of the other folds. A witness, and an example that equals it, is judged by
+    the one that did not see its label, every other example by the geometric mean of them all.
 
     Args:
         votes: int64 (n, V), class numbers, -1 where a function abstained.
         rows: int64 (W,), where the witnesses stand among the examples.
         truth: int64 (W,), their trusted labels.
-        folds: int64 (W,), fold of each, 0..K-1.
+        folds: int64 (n,), fold of each example that is a witness or equals one, 0..K-1; -1 of every other.
         num_classes: C.
 
     Example:
@@ -37,7 +37,8 @@ def judge_votes(votes: Tensor, rows: Tensor, truth: Tensor, folds: Tensor, num_c
 
         >>> truth = torch.tensor([0, 1] * 20)
         >>> votes = torch.cat([torch.stack((truth, 1 - truth), 1), torch.tensor([[0, 1], [-1, 1], [-1, -1]])])
-        >>> shares = judge_votes(votes, torch.arange(40), truth, torch.arange(40) % 3, 2).exp()
+        >>> folds = torch.cat([torch.arange(40) % 3, torch.tensor([-1, -1, -1])])
+        >>> shares = judge_votes(votes, torch.arange(40), truth, folds, 2).exp()
         >>> shares[40:].argmax(1).tolist()[:2], shares[42].tolist()
         ([0, 0], [0.5, 0.5])
     """
@@ -46,16 +47,15 @@ def judge_votes(votes: Tensor, rows: Tensor, truth: Tensor, folds: Tensor, num_c
     often_VC = torch.stack([(votes == label).double().mean(0) for label in range(num_classes)], dim=1)
     num_folds = int(folds.max()) + 1
     sums_nC = torch.zeros(len(votes), num_classes, dtype=torch.float64)
-    held_WC = torch.zeros(len(truth), num_classes, dtype=torch.float64)
+    held_nC = torch.zeros_like(sums_nC)
     for fold in range(num_folds):
-        taught, held = folds != fold, folds == fold
+        taught, held = folds[rows] != fold, folds == fold
         table_VCC = _learn(votes[rows[taught]], truth[taught], often_VC)
         logs_nC = _add_up(table_VCC, places_nV)
         sums_nC += logs_nC
-        held_WC[held] = logs_nC[rows[held]]
+        held_nC[held] = logs_nC[held]
     logs_nC = (sums_nC / num_folds).log_softmax(1)
-    logs_nC[rows] = held_WC
-    return logs_nC
+    return torch.where((folds >= 0).unsqueeze(1), held_nC, logs_nC)
 
 
 def _learn(votes: Tensor, truth: Tensor, often: Tensor) -> Tensor:

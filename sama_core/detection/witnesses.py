@@ -1,6 +1,6 @@
 """The trusted examples in the base training, each under a given label.
 
-Shape suffixes: N training examples, M trusted ones, W witnesses, P of them planted.
+Shape suffixes: N training examples, n these and further witnesses, M trusted ones, W witnesses, P of them planted.
 """
 
 from dataclasses import dataclass
@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from sama_core.randomness import make_generator
-from sama_core.scores.trusted_rows import TrustedRows
+from sama_core.scores.trusted_rows import TrustedRows, find_folds
 from sama_core.training import predict
 from sama_core.types import AbstractExamples
 from sama_core.views import JoinedExamples, RelabelledExamples, SubsetExamples
@@ -29,6 +29,7 @@ class Witnesses:
         rows: int64 (W,), where each witness stands among ``examples``.
         trusted: int64 (W,), which trusted example it is.
         planted: int64 (P,), rows whose given labels are planted; none of them is trained on before.
+        groups: int64 (n,), the group of each of ``examples``, as in ``TrustedRows``; -1 where it equals no trusted one.
         num_train: N.
         plants_before: epoch (0-based) at whose beginning labels are planted.
     """
@@ -37,6 +38,7 @@ class Witnesses:
     rows: Tensor
     trusted: Tensor
     planted: Tensor
+    groups: Tensor
     num_train: int
     plants_before: int
 
@@ -55,6 +57,16 @@ class Witnesses:
         generator = make_generator(seed, "planted-labels")
         labels_P = torch.multinomial(logits_PC.softmax(1), 1, generator=generator).squeeze(1)
         self.examples.labels[self.planted] = labels_P
+
+    def find_folds(self, folds: Tensor, groups: Tensor | None = None) -> Tensor:
+        """Return the fold of each of the n examples: that of the witness that it is or equals, -1 where there is none.
+
+        Shapes: folds (W,), of the witnesses -> (n,), or (U,) for the ``groups`` of U other examples.
+        """
+        asked = self.groups if groups is None else groups
+        by_group = torch.full((1 + int(torch.cat([self.groups, asked]).max()),), -1, dtype=torch.int64)
+        by_group[self.groups[self.rows]] = folds
+        return find_folds(by_group, asked)
 
     def export(self) -> dict[str, Tensor]:
         """Return the labels themselves: what a checkpoint copies from and restores into."""
@@ -104,6 +116,7 @@ def join_witnesses(train: AbstractExamples, trusted: TrustedRows, num_epochs: in
         rows=rows_M[members],
         trusted=members,
         planted=rows_M[planted_M],
+        groups=torch.cat([trusted.train_groups, trusted.groups[added]]),
         num_train=num_train,
         plants_before=max(1, round(_EARLY_SHARE * num_epochs)),
     )

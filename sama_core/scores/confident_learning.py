@@ -87,16 +87,15 @@ class ConfidentLearning(AbstractTrainings):
     def _list_taught(self, train: AbstractExamples, trusted: TrustedRows | None, folds: Tensor, fold: int) -> Tensor:
         """Return the rows that a fold's model learns from: of the others, and of the trusted examples after them.
 
-        A row that is itself trusted is learned under its trusted label, and not at all while its fold is left out.
+        A row that is itself trusted, or equals one, is learned under its trusted label, and not at all while its fold,
+        or that of an equal one, is left out.
         """
         is_taught_N = folds != fold
         if trusted is None:
             return torch.nonzero(is_taught_N).flatten()
-        inside = trusted.train_rows >= 0
-        rows = trusted.train_rows.clamp_min(0)
-        added = torch.nonzero(~inside | is_taught_N[rows]).flatten()
-        is_taught_N[rows[inside]] = False
-        return torch.cat([torch.nonzero(is_taught_N).flatten(), added + len(train)])
+        inside = trusted.train_groups >= 0
+        added = torch.nonzero(~torch.isin(trusted.groups, trusted.train_groups[inside & ~is_taught_N])).flatten()
+        return torch.cat([torch.nonzero(is_taught_N & ~inside).flatten(), added + len(train)])
 
 
 class ConfidentLearningTrusted(ConfidentLearning):

@@ -32,7 +32,7 @@ class RecalibratedTrustedModel(TrustedModel):
         fitted = fit_recalibration(cross_MC, trusted.given, truth_M)
         probabilities_NC = fitted.apply(model_NC, labels_N)
         folds_M = self._assign(trusted)
-        fold_of_row_N = trusted.find_fold_of_rows(folds_M, len(labels_N))
+        fold_of_row_N = trusted.find_fold_of_rows(folds_M)
         for fold in sorted(set(fold_of_row_N.tolist()) - {-1}):
             rows, others = torch.nonzero(fold_of_row_N == fold).flatten(), folds_M != fold
             without = fit_recalibration(cross_MC[others], trusted.given[others], truth_M[others])
@@ -45,4 +45,4 @@ class RecalibratedTrustedModel(TrustedModel):
         return decide_by_probabilities(self.name, probabilities_NC.float(), labels_N, "recalibrated_p_given", facts)
 
     def _count_folds(self, trusted: TrustedRows) -> int:
-        return min(NUM_FOLDS, len(trusted.given))
+        return trusted.count_folds(NUM_FOLDS)

@@ -57,8 +57,8 @@ class SelfTraining(AbstractTrainings):
             return Lesson(trusted.examples, taught)
         predicted_NC = state.memory[str(chain)]
         sure = find_surest(*predicted_NC.max(dim=1), number / (NUM_ROUNDS + 1))
-        own_rows = trusted.train_rows[taught]
-        sure[own_rows[own_rows >= 0]] = False
+        fold_of_row_N = trusted.find_fold_of_rows(self._assign(trusted))
+        sure[(fold_of_row_N >= 0) & (fold_of_row_N != chain)] = False
         examples = JoinedExamples(RelabelledExamples(state.train, predicted_NC.argmax(1)), trusted.examples)
         return Lesson(examples, torch.cat([torch.nonzero(sure).flatten(), taught + len(state.train)]))
 
@@ -72,7 +72,7 @@ class SelfTraining(AbstractTrainings):
         trusted = read_trusted(state.train, state.meta, self.name)
         chains = torch.stack([state.memory[str(chain)] for chain in range(len(state.memory))])
         probabilities_NC = chains.mean(0)
-        fold_of_row_N = trusted.find_fold_of_rows(self._assign(trusted), len(state.train))
+        fold_of_row_N = trusted.find_fold_of_rows(self._assign(trusted))
         rows = torch.nonzero(fold_of_row_N >= 0).flatten()
         probabilities_NC[rows] = chains[fold_of_row_N[rows], rows]
         facts: dict[str, JSON] = {"num_rounds": NUM_ROUNDS, "num_chains": len(chains)}
@@ -89,7 +89,7 @@ class SelfTraining(AbstractTrainings):
 
 
 def _count_chains(trusted: TrustedRows) -> int:
-    return min(NUM_CHAINS, len(trusted.given)) if trusted.overlap else 1
+    return trusted.count_folds(NUM_CHAINS) if trusted.overlap else 1
 
 
 def find_surest(confidence: Tensor, predicted: Tensor, share: float) -> Tensor:

@@ -56,7 +56,7 @@ class TrustedModel(AbstractTrainings):
         trusted, fold = self._read(state), state.number - 1
         folds_M = self._assign(trusted)
         held = torch.nonzero(folds_M == fold).flatten()
-        rows = torch.nonzero(trusted.find_fold_of_rows(folds_M, len(train)) == fold).flatten()
+        rows = torch.nonzero(trusted.find_fold_of_rows(folds_M) == fold).flatten()
         memory["trusted"][held] = predict_probabilities(network, trusted.examples, state.device, held)
         memory["train"][rows] = predict_probabilities(network, train, state.device, rows)
 
@@ -72,4 +72,4 @@ class TrustedModel(AbstractTrainings):
 
     def _count_folds(self, trusted: TrustedRows) -> int:
         """Return how many models are trained on all trusted examples but a fold."""
-        return min(NUM_FOLDS, len(trusted.given)) if trusted.overlap else 0
+        return trusted.count_folds(NUM_FOLDS) if trusted.overlap else 0

@@ -63,7 +63,11 @@ def _write_guard(guard: LeakageReport) -> str:
     else:
         how = f"exact duplicates alone ({guard.not_searched})"
     leaking = write_count(guard.num_leaking_test_rows, "test row")
-    return f"{how}; {leaking} found, {guard.num_excluded_test_rows:,} left out"
+    told = f"{how}; {leaking} found, {guard.num_excluded_test_rows:,} left out"
+    if guard.num_leaking_trusted_rows:
+        trusted = write_count(guard.num_leaking_trusted_rows, "trusted row")
+        told += f"; {trusted} found among the curated ones, {guard.num_excluded_trusted_rows:,} left out"
+    return told
 
 
 def _write_estimate(report: InspectionReport) -> str:

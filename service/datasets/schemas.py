@@ -5,6 +5,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict
 
 from service.errors import Problem
+from service.jobs.document_specs import LeakageAction
 
 SchemaRole = Literal["train", "meta", "test"]
 
@@ -37,7 +38,8 @@ class FileReport(AbstractReport):
 class RoleReport(AbstractReport):
     """The rows of one role; missing values by input column.
 
-    `num_excluded` counts test rows that leak. A share of the curated rows has no bytes of its own.
+    `num_excluded` counts test and trusted rows that leak and are left out. A share of the curated rows has no bytes of
+    its own.
     """
 
     role: SchemaRole
@@ -75,17 +77,20 @@ class DuplicateReport(AbstractReport):
 
 
 class LeakageReport(AbstractReport):
-    """The guard over test rows that stand also among the curated or the trusted ones.
+    """The guard over test rows that were trained on too, and over trusted rows that stand among the curated ones.
 
-    `similarity` is how alike two examples had to be; without one, `not_searched` says why near duplicates were not
-    looked for.
+    `action` is what is done about test rows, `trusted` what about trusted ones. `similarity` is how alike two examples
+    had to be; without one, `not_searched` says why near duplicates were not looked for.
     """
 
-    action: Literal["exclude", "refuse", "report"]
+    action: LeakageAction
+    trusted: LeakageAction
     similarity: float | None
     not_searched: str | None
     num_leaking_test_rows: int
     num_excluded_test_rows: int
+    num_leaking_trusted_rows: int
+    num_excluded_trusted_rows: int
 
 
 class VoteReport(AbstractReport):

@@ -6,7 +6,7 @@ from difflib import get_close_matches
 from typing import get_args
 
 from service.errors import Problem
-from service.jobs.document_specs import Arm, MethodName, OptimizerName
+from service.jobs.document_specs import Arm, LeakageAction, MethodName, OptimizerName
 
 NUM_SHOWN_CHARACTERS = 80
 
@@ -22,7 +22,8 @@ class Choice:
 CHOICES: Mapping[str, Choice] = {
     "task": Choice(("reweight", "relabel", "prune")),
     "relabel.targets": Choice(("hard", "soft")),
-    "leakage.action": Choice(("exclude", "refuse", "report")),
+    "leakage.action": Choice(get_args(LeakageAction)),
+    "leakage.trusted": Choice(get_args(LeakageAction)),
     "model.name": Choice(("auto", "linear", "mlp", "cnn", "resnet18", "text", "hf:FOLDER")),
     "method.name": Choice(get_args(MethodName)),
     "method.learned": Choice(("network", "logits", "sources", "corrector")),

@@ -127,6 +127,10 @@ def _check_votes(draft: Draft) -> Iterator[Problem]:
 
 
 def _check_leakage(draft: Draft) -> Iterator[Problem]:
+    if draft.has("leakage.trusted") and not (draft.has("meta.split") or draft.has("meta.uri")):
+        wanted = "no leakage.trusted, or a meta set of its own (meta.split or meta.uri)"
+        why = f"leakage.trusted has no effect where no trusted row stands apart from the curated ones; wanted {wanted}."
+        yield refuse("leakage.trusted", draft.find("leakage.trusted"), wanted, why)
     if draft.has("leakage.similarity"):
         similarity, wanted = draft.find("leakage.similarity"), "no leakage.similarity, or near duplicates to look for"
         if draft.find("leakage.near") is False:

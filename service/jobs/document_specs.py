@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field
 ColumnName = Annotated[str, Field(min_length=1, max_length=256)]
 Uri = Annotated[str, Field(min_length=1, max_length=4096)]
 Task = Literal["reweight", "relabel", "prune"]
+LeakageAction = Literal["exclude", "refuse", "report"]
 Arm = Literal["full", "curated", "random", "loss", "meta", "full-and-meta", "curated-and-meta"]
 MethodName = Literal[
     "sama", "sama-na", "neumann", "cg", "unrolled", "random", "loss", "el2n", "grand", "forgetting", "aum", "dual",
@@ -83,10 +84,12 @@ class LeakageSpec(AbstractSpec):
     """What happens to test rows that also stand, exactly or nearly, among the curated or the trusted rows.
 
     `exclude` leaves them out of the test set: no row of the user's is lost from the curation, and accuracy is measured
-    on examples that nothing was trained on. `similarity` None is `DEFAULT_SIMILARITY` of the kind of input.
+    on examples that nothing was trained on. `trusted` says the same of trusted rows that also stand among the curated
+    ones; None is `report`. `similarity` None is `DEFAULT_SIMILARITY` of the kind of input.
     """
 
-    action: Literal["exclude", "refuse", "report"] = "exclude"
+    action: LeakageAction = "exclude"
+    trusted: LeakageAction | None = None
     near: bool = True
     similarity: Annotated[float, Field(ge=0.5, le=1)] | None = None
 

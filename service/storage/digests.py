@@ -110,3 +110,10 @@ def find_shared(first: Keys, second: Keys, num_pairs: int = 5) -> Repeats:
     rows = np.flatnonzero(shared)
     pairs = tuple((int(order[places[row]]), int(row)) for row in rows[:num_pairs])
     return Repeats(len(rows), pairs, rows)
+
+
+def group_rows(keys: Keys, others: Keys) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    """Return the number of each row's key among the different ones, and that of each of the others, -1 for none."""
+    distinct, groups = np.unique(keys, return_inverse=True)
+    places = np.minimum(np.searchsorted(distinct, others), len(distinct) - 1)
+    return groups.astype(np.int64), np.where(distinct[places] == others, places, -1).astype(np.int64)

@@ -121,11 +121,14 @@ def _report_duplicates(leakage: Leakage) -> Iterator[DuplicateReport]:
 
 def _report_leakage(leakage: Leakage) -> LeakageReport:
     return LeakageReport(
-        action=leakage.action,
+        action=leakage.test.action,
+        trusted=leakage.trusted.action,
         similarity=leakage.similarity if leakage.not_searched is None else None,
         not_searched=leakage.not_searched,
-        num_leaking_test_rows=len(leakage.leaking_test_rows),
-        num_excluded_test_rows=len(leakage.excluded_test_rows),
+        num_leaking_test_rows=len(leakage.test.rows),
+        num_excluded_test_rows=len(leakage.test.excluded),
+        num_leaking_trusted_rows=len(leakage.trusted.rows),
+        num_excluded_trusted_rows=len(leakage.trusted.excluded),
     )
 
 
@@ -244,9 +247,10 @@ def _list_uses(document: JobDocument, scan: DatasetScan, roles: list[RoleName]) 
 
 
 def _report_roles(scan: DatasetScan) -> Iterator[RoleReport]:
+    leaks = scan.leakage.by_role
     for role, found in scan.roles.items():
         num_labelled = int((scan.codes[role] >= 0).sum())
-        num_excluded = len(scan.leakage.excluded_test_rows) if role == "test" else 0
+        num_excluded = len(leaks[role].excluded) if role in leaks else 0
         yield RoleReport(
             role=role,
             num_rows=len(found.rows),

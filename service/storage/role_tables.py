@@ -93,7 +93,8 @@ class DatasetTables:
 
     `meta_train_rows` (M,) tells for each trusted row which curated row it is, or has the same content as (a labelled
     one, where there is one), -1 none. `meta_given_labels` (M,) is its class code in the column `dataset.label`, -1
-    where that is empty, absent, or the very column of the trusted label. Both are None without a meta set.
+    where that is empty, absent, or the very column of the trusted label. `meta_groups` (M,) and `train_groups` (N,) are
+    equal where the content is; a curated row that no trusted one equals has -1. All four are None without a meta set.
     `excluded_test_rows` are positions among the test rows; their labels are -1.
     """
 
@@ -106,6 +107,8 @@ class DatasetTables:
     trusted_rows: Codes
     meta_train_rows: Codes | None
     meta_given_labels: Codes | None
+    meta_groups: Codes | None
+    train_groups: Codes | None
     leakage: Leakage
     files: tuple[SourceFile, ...]
     num_meta_in_train: int
@@ -115,4 +118,4 @@ class DatasetTables:
     @property
     def excluded_test_rows(self) -> Codes:
         """Test rows that are left out: they stand also among the curated or the trusted rows."""
-        return self.leakage.excluded_test_rows
+        return self.leakage.test.excluded

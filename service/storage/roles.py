@@ -9,7 +9,7 @@ import pyarrow as pa
 from service.errors import ServiceError
 from service.jobs.document import JobDocument
 from service.storage.assignment import SECTIONS, assign_rows, choose_trusted_rows
-from service.storage.digests import RowsDigest, find_shared
+from service.storage.digests import RowsDigest, find_shared, group_rows
 from service.storage.findings import Findings
 from service.storage.inputs import DataLimits, FeatureKind
 from service.storage.label_checks import (
@@ -20,7 +20,7 @@ from service.storage.label_checks import (
     list_label_params,
 )
 from service.storage.labels import UNLABELLED_CODE, LabelColumn, LabelMap, build_label_map
-from service.storage.leakage import Leakage, check_leakage, find_leakage
+from service.storage.leakage import Leakage, exclude_leaks, find_leakage
 from service.storage.overlaps import NearSearch
 from service.storage.role_tables import Codes, DatasetTables, RoleTable, SourceFile
 from service.storage.scanning import CONTENT, ID, OnRows, RoleScan, ScanOptions, find_columns, scan_role
@@ -44,7 +44,7 @@ NEAR_FILE = "near.npz"
 
 @dataclass(frozen=True, slots=True)
 class DatasetScan:
-    """Everything one reading of a document's data found out; test rows that leak and are left out have code -1."""
+    """Everything one reading of a document's data found out; rows that leak and are left out have code -1."""
 
     sources: Sources
     roles: dict[RoleName, RoleScan]
@@ -127,12 +127,14 @@ def read_dataset(
     meta = tables.get("meta")
     if scan.trusted_rows is not None:
         meta = _take_trusted(scan, tables["train"])
-    meta_keys = None
+    used_keys = meta_groups = train_groups = None
     if meta is not None:
         train_keys = scan.roles["train"].keys
         meta_keys = train_keys[scan.trusted_rows] if scan.trusted_rows is not None else scan.roles["meta"].keys
+        meta_groups, train_groups = group_rows(meta_keys, train_keys)
+        used_keys = np.delete(meta_keys, scan.leakage.trusted.excluded)
     shared = {
-        role: find_shared(scan.roles[role].keys, meta_keys).count if meta_keys is not None and role in scan.roles else 0
+        role: find_shared(scan.roles[role].keys, used_keys).count if used_keys is not None and role in scan.roles else 0
         for role in SECTIONS
     }
     return DatasetTables(
@@ -145,6 +147,8 @@ def read_dataset(
         trusted_rows=np.empty(0, dtype=np.int64) if scan.trusted_rows is None else scan.trusted_rows,
         meta_train_rows=None if meta is None else _link_trusted(scan),
         meta_given_labels=None if meta is None else _read_given(document, scan),
+        meta_groups=meta_groups,
+        train_groups=train_groups,
         leakage=scan.leakage,
         files=list_files(scan),
         num_meta_in_train=shared["train"],
@@ -214,11 +218,10 @@ def _judge(
         seed = document.training.seed
         trusted_rows = choose_trusted_rows(codes["train"] >= 0, codes["meta"], document.meta.fraction, seed)
         codes["meta"] = codes["meta"][trusted_rows]
+    exclude_leaks(leakage, roles, codes, findings)
     check_classes(document, label_map, codes, findings)
     if "test" in columns:
         check_unknown(params["test"], columns["test"], label_map, findings)
-        check_leakage(leakage, codes["test"], findings)
-        codes["test"][leakage.excluded_test_rows] = UNLABELLED_CODE
     votes, meta_votes = _encode_votes(roles, label_map, trusted_rows)
     return DatasetScan(
         sources,

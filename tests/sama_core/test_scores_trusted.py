@@ -71,6 +71,59 @@ def test_no_trusted_row_is_scored_by_a_model_that_saw_its_label(name: str) -> No
     assert abs(agrees - 0.5) < 0.13
 
 
+def draw_copies(num_points: int) -> tuple[TensorExamples, TensorExamples]:
+    """Return points under labels drawn at random, each twice curated, with a given label each time, and twice trusted.
+
+    The trusted ones are linked to the first copies, as they are where their content alone tells which row they are.
+    """
+    generator = torch.Generator().manual_seed(3)
+    points, numbers = torch.randn(num_points, 6, generator=generator), torch.arange(num_points)
+    given = torch.randint(0, 2, (2 * num_points,), generator=generator)
+    truth = torch.randint(0, 2, (num_points,), generator=generator)
+    train = TensorExamples(torch.cat([points, points]), given, 2)
+    meta = TensorExamples(train.inputs, torch.cat([truth, truth]), 2)
+    meta.train_rows, meta.given_labels = torch.cat([numbers, numbers]), torch.cat([given[:num_points]] * 2)
+    train.groups = meta.groups = torch.cat([numbers, numbers])
+    return train, meta
+
+
+@pytest.mark.parametrize("name", [*TRUSTING, "sama"])
+def test_no_copy_of_a_trusted_row_is_scored_by_a_model_that_saw_its_label(name: str) -> None:
+    train, meta = draw_copies(120)
+    torch.manual_seed(0)
+    network = nn.Sequential(nn.Linear(6, 64), nn.ReLU(), nn.Linear(64, 2))
+    decisions = curate(train, network, CurationOptions(epochs=20, batch_size=20, lr=0.01), meta, method=name)
+    wrong = (train.labels != meta.labels).numpy()
+    for copies in (slice(0, 120), slice(120, 240)):
+        assert abs(measure_auroc(decisions.noise_score[copies], wrong[copies]) - 0.5) < 0.16
+        assert abs((decisions.suggested[copies] == meta.labels[copies].numpy()).mean() - 0.5) < 0.13
+
+
+def test_equal_trusted_rows_share_a_fold_and_their_copies_know_it() -> None:
+    train, _ = plant(60, 0.3)
+    alone = trust(train, train.labels, torch.arange(0, 40))
+    meta = trust(train, train.labels, torch.arange(0, 40))
+    meta.groups, train.groups = torch.arange(40).flip(0), torch.full((60,), -1)
+    train.groups[:40], train.groups[50] = meta.groups, meta.groups[7]
+    train.unlabelled = TensorExamples(train.inputs[:3], train.labels[:3], train.num_classes)
+    train.unlabelled.groups = torch.tensor([99, 0, -1])
+    trusted = read_trusted(train, meta, "sama")
+    folds = trusted.assign(5, seed=0)
+    assert torch.equal(folds, read_trusted(train, alone, "sama").assign(5, seed=0)), "as without any groups"
+    assert torch.equal(folds, assign_folds(meta.labels, 5, 0, "trusted-folds"))
+    of_rows = trusted.find_fold_of_rows(folds)
+    assert torch.equal(of_rows[:40], folds)
+    assert (of_rows[40:] >= 0).nonzero().flatten().tolist() == [10]
+    assert of_rows[50] == folds[7]
+    assert trusted.unlabelled_groups is not None
+    assert trusted.unlabelled_groups.tolist() == [-1, 39, -1]
+    meta.groups[11] = meta.groups[7]
+    twins = read_trusted(train, meta, "sama")
+    folds = twins.assign(5, seed=0)
+    assert folds[11] == folds[7]
+    assert folds.unique().tolist() == [0, 1, 2, 3, 4]
+
+
 @pytest.mark.parametrize("name", TRUSTING)
 def test_the_same_labels_are_told_at_once_where_the_rows_are_not_said_to_be_the_same(name: str) -> None:
     """The counterpart of the test above: it would see a leak, since one is there when it is made."""
@@ -148,6 +201,11 @@ def _with(**fields: Tensor) -> TensorExamples:
         (TensorExamples(torch.zeros(2, 2), torch.tensor([0, 1]), 2), "meta.num_classes: 2; wanted 3, as train has"),
         (_with(train_rows=torch.full((15,), 48)), "meta.train_rows: shape (15,), 48..48; wanted shape (15,), each"),
         (_with(given_labels=torch.full((15,), 3)), "meta.given_labels: shape (15,), 3..3; wanted shape (15,), each"),
+        (_with(groups=torch.zeros(3)), "meta.groups: shape (3,); wanted (15,)"),
+        (
+            _with(groups=torch.zeros(15)),
+            "meta: 15 examples, all equal; method trusted-model wants at least 2 different",
+        ),
         (_with(train_rows=torch.zeros(3)), "meta.train_rows: shape (3,), 0..0; wanted shape (15,), each from -1 to 47"),
     ],
 )

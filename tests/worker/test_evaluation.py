@@ -183,15 +183,17 @@ def test_a_trusted_row_with_the_content_of_a_curated_one_counts_as_that_row(
 ) -> None:
     table = pq.read_table(points)
     split, first = table["split"].to_pylist(), table.schema.get_field_index("split")
-    repeated = pa.concat_tables([table.slice(5, 3).set_column(first, "split", [["meta"] * 3]), table])
+    repeated = pa.concat_tables(
+        [table.slice(5, 3).set_column(first, "split", [["meta"] * 3]), table, table.slice(5, 1)]
+    )
     ids = pa.array([f"r{row}" for row in range(len(repeated))])
     pq.write_table(repeated.set_column(table.schema.get_field_index("id"), "id", ids), points)
     assert split.count("meta") == NUM_META
     section = {"arms": ["meta", "full-and-meta"], "seeds": 1, "plant": {"rate": 0.1}}
     evaluation = evaluate(database, settings, make_document(points, evaluation=section))
-    assert [arm.num_rows for arm in evaluation.arms] == [NUM_META + 3, NUM_TRAIN + NUM_META]
+    assert [arm.num_rows for arm in evaluation.arms] == [NUM_META + 3, NUM_TRAIN + 1 + NUM_META]
     assert evaluation.audit is not None
-    assert evaluation.audit.num_judged == NUM_TRAIN - 3
+    assert evaluation.audit.num_judged == NUM_TRAIN - 3, "nor is an error planted in a second copy"
 
 
 @sqlite_alone

@@ -134,6 +134,7 @@ def load_data(request: DataRequest, notes: list[str], on_choice: Callable[[Model
     meta = _encode(folder, plan.encoder, "meta", tables.meta, num_classes)
     if meta is not None:
         _link_trusted(meta, tables, labelled)
+        _group(tables, labelled, train, unlabelled)
     return JobData(
         tables=tables,
         labelled=labelled,
@@ -153,13 +154,25 @@ def load_data(request: DataRequest, notes: list[str], on_choice: Callable[[Model
 def _link_trusted(meta: AbstractExamples, tables: DatasetTables, labelled: NDArray[np.int64]) -> None:
     """Tell of each trusted example which training example it is, and which label the data delivered for it."""
     assert tables.meta is not None and tables.meta_train_rows is not None and tables.meta_given_labels is not None
+    assert tables.meta_groups is not None
     is_used = tables.meta.labels >= 0
     place_N = np.full(len(tables.train) + 1, -1, dtype=np.int64)  # the last one is that of row -1: none
     place_N[labelled] = np.arange(len(labelled))
     meta.train_rows = torch.from_numpy(place_N[tables.meta_train_rows[is_used]])
     meta.given_labels = torch.from_numpy(tables.meta_given_labels[is_used].astype(np.int64))
+    meta.groups = torch.from_numpy(tables.meta_groups[is_used])
     if tables.meta.votes is not None:
         meta.votes = torch.from_numpy(tables.meta.votes[is_used])
+
+
+def _group(
+    tables: DatasetTables, labelled: NDArray[np.int64], train: AbstractExamples, unlabelled: UnlabelledRows | None
+) -> None:
+    """Tell which curated rows have the content of a trusted one."""
+    assert tables.train_groups is not None, "curated rows are compared with the meta set when it is read"
+    train.groups = torch.from_numpy(tables.train_groups[labelled])
+    if unlabelled is not None:
+        unlabelled.examples.groups = torch.from_numpy(tables.train_groups[unlabelled.rows])
 
 
 def _encode(
@@ -193,7 +206,7 @@ def _make_fingerprint(
         "votes": [hashlib.sha256(role.votes.tobytes()).hexdigest() for role in roles if role.votes is not None],
         "trusted": [
             hashlib.sha256(rows.tobytes()).hexdigest()
-            for rows in (tables.meta_train_rows, tables.meta_given_labels)
+            for rows in (tables.meta_train_rows, tables.meta_given_labels, tables.meta_groups, tables.train_groups)
             if rows is not None
         ],
         "model": choice.name,

@@ -81,7 +81,13 @@ def test_leakage_has_defaults() -> None:
             "leakage.similarity",
             "has no effect with dataset.features, whose rows are compared exactly; leave it out.",
         ),
-        ({"leakage": {"threshold": 0.9}}, "leakage.threshold", "its fields are action, near or similarity."),
+        ({"leakage": {"threshold": 0.9}}, "leakage.threshold", "its fields are action, trusted, near or similarity."),
+        ({"leakage": {"trusted": "drop"}}, "leakage.trusted", "is 'drop'; available: exclude, refuse or report."),
+        (
+            {"leakage": {"trusted": "exclude"}},
+            "leakage.trusted",
+            "has no effect where no trusted row stands apart from the curated ones; wanted no leakage.trusted,",
+        ),
     ],
 )  # fmt: skip
 def test_fault_is_named(fields: dict[str, Any], param: str, message: str) -> None:

@@ -114,7 +114,7 @@ def test_duplicates_and_leakage(tmp_path: Path, limits: Settings) -> None:
         ("train", "meta"): (1, ((3, 41),)),
         ("train", "test"): (1, ((9, 55),)),
     }
-    assert "1 of the meta set stand also among the curated rows, such as rows 41 and 3." in report.notes
+    assert "1 of the trusted rows stand also among the curated rows, such as rows 41 and 3." in report.notes
     assert "Leakage: 1 of the test rows stand also among the curated rows, such as rows 55 and 9." in report.notes
     assert "1 curated rows repeat an earlier one with another given label." in report.notes
 

@@ -7,67 +7,14 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
 from service.cli.inspections import write_inspection
 from service.datasets.schemas import InspectionReport
-from service.jobs.document import parse_document
-from service.settings import Settings
 from service.storage import sketches
 from service.storage.faults import DataError
-from service.storage.inspection import inspect_dataset
-from service.storage.role_tables import DatasetTables
-from service.storage.roles import read_dataset
-
-NUM_ROWS = 36
-PARTS = ["train"] * 20 + ["valid"] * 6 + ["test"] * 10
-WORDS = [
-    f"{first}{second}" for first in ("lamp", "stone", "river", "cloud", "bread", "tiger") for second in "abcdefghij"
-]
-
-
-def make_texts() -> list[str]:
-    generator = np.random.default_rng(4)
-    return [" ".join(generator.choice(WORDS, 30)) for _ in range(NUM_ROWS)]
-
-
-def make_table(**changes: Any) -> dict[str, Any]:
-    """Return 20 rows to curate, 6 trusted, 10 for the test: rows 1 and 30 equal, rows 21 and 31 nearly."""
-    texts = make_texts()
-    texts[30] = texts[1]
-    texts[31] = texts[21].replace(texts[21].split()[4], "xylophone", 1)
-    labels = [row % 2 for row in range(NUM_ROWS)]
-    return {"text": texts, "y": labels, "gold": labels[::-1], "part": PARTS} | changes
-
-
-def make_document(**fields: Any) -> dict[str, Any]:
-    dataset = {"uri": "t.parquet", "text": "text", "label": "y", "split": {"column": "part", "value": "train"}}
-    return {
-        "dataset": dataset | fields.pop("dataset", {}),
-        "meta": {"split": {"column": "part", "value": "valid"}},
-        "test": {"split": {"column": "part", "value": "test"}},
-    } | fields
-
-
-class Desk:
-    """A folder with a table, and the two ways in which its data are looked at."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self.scratch = folder / "scratch"
-        self.scratch.mkdir()
-        self.limits = Settings(data_dir=folder / "service", data_roots=(folder,))
-
-    def write(self, table: dict[str, Any], name: str = "t.parquet") -> None:
-        pq.write_table(pa.table(table), self.folder / name)
-
-    def inspect(self, document: dict[str, Any], folder: Path | None = None) -> InspectionReport:
-        return inspect_dataset(parse_document(document), self.limits, folder=folder)
-
-    def read(self, document: dict[str, Any], **more: Any) -> DatasetTables:
-        return read_dataset(parse_document(document), self.limits, self.scratch, **more)
+from tests.service.storage.leakage_desk import NUM_ROWS, Desk, make_document, make_table, make_texts
 
 
 @pytest.fixture
@@ -90,7 +37,7 @@ def test_test_rows_that_leak_are_left_out_and_said(desk: Desk) -> None:
     }
     assert report.notes == (
         "Leakage: 1 of the test rows stand also among the curated rows, such as rows 30 and 1.",
-        "Leakage: 1 of the test rows are near duplicates of rows among the meta set, such as rows 31 and 21.",
+        "Leakage: 1 of the test rows are near duplicates of rows among the trusted rows, such as rows 31 and 21.",
         "2 of 10 test rows are left out of the test set, since they stand also among the curated or the trusted rows "
         "(leakage.action: exclude).",
     )
@@ -114,10 +61,15 @@ def test_the_worker_sees_the_same(desk: Desk) -> None:
     assert json.loads(json.dumps(facts)) == facts
     assert facts == {
         "action": "exclude",
+        "trusted": "report",
         "near": "searched",
         "similarity": 0.8,
         "num_leaking_test_rows": 2,
         "num_excluded_test_rows": 2,
+        "leaking_test_rows": [30, 31],
+        "num_leaking_trusted_rows": 0,
+        "num_excluded_trusted_rows": 0,
+        "leaking_trusted_rows": [],
         "overlaps": [
             {"first": "train", "second": "test", "kind": "exact", "count": 1, "examples": [[1, 30]]},
             {"first": "meta", "second": "test", "kind": "near", "count": 1, "examples": [[21, 31]]},
@@ -131,7 +83,7 @@ def test_report_leaves_the_rows_in(desk: Desk) -> None:
     assert "These rows stay in the test set (leakage.action: report): accuracy on it may flatter." in report.notes
     tables = desk.read(document)
     assert tables.excluded_test_rows.tolist() == []
-    assert tables.leakage.leaking_test_rows.tolist() == [4, 5]
+    assert tables.leakage.test.rows.tolist() == [4, 5]
     assert tables.test is not None
     assert (tables.test.labels >= 0).all()
 
@@ -141,14 +93,97 @@ def test_refuse_names_the_first_rows(desk: Desk) -> None:
     (problem,) = desk.inspect(document).problems
     assert problem.param == "test"
     assert problem.message == (
-        "test: 2 of 10 test rows stand also among the curated or the trusted rows, such as row 30 of the test rows and "
-        "row 1 of the curated rows (exactly); wanted test rows that stand neither among the curated nor among the "
-        "trusted rows. Or use leakage.action: exclude."
+        "test: 2 of 10 test rows stand also among the curated or the trusted rows, such as row 30 of t.parquet, "
+        "exactly row 1 of t.parquet among the curated rows; wanted test rows that do not stand among the curated or "
+        "the trusted rows. Or use leakage.action: exclude."
     )
     with pytest.raises(DataError, match="2 of 10 test rows stand also among"):
         desk.read(document)
     desk.write(make_table(text=make_texts()))
     assert desk.inspect(document).is_valid
+
+
+def test_every_test_row_left_out_is_named_by_its_row_of_the_file(desk: Desk) -> None:
+    texts = make_texts()
+    texts[27:35] = texts[:8]
+    desk.write(make_table(text=texts))
+    facts = desk.read(make_document()).leakage.describe()
+    assert facts["leaking_test_rows"] == list(range(27, 35))
+    assert facts["num_excluded_test_rows"] == 8
+
+
+def make_repeated() -> dict[str, Any]:
+    """Return a table whose trusted rows 22 and 23 are the curated row 3, exactly, and 24 is row 5, nearly."""
+    texts = make_texts()
+    texts[22] = texts[23] = texts[3]
+    texts[24] = texts[5].replace(texts[5].split()[4], "xylophone", 1)
+    return make_table(text=texts)
+
+
+@pytest.mark.parametrize("trusted", [None, "report"])
+def test_trusted_rows_among_the_curated_ones_stay_by_default_and_are_told(desk: Desk, trusted: str | None) -> None:
+    desk.write(make_repeated())
+    document = make_document(leakage={"trusted": trusted})
+    report = desk.inspect(document)
+    assert report.is_valid
+    assert report.notes == (
+        "2 of the trusted rows stand also among the curated rows, such as rows 22 and 3.",
+        "1 of the trusted rows are near duplicates of rows among the curated rows, such as rows 24 and 5.",
+        "1 of the trusted rows repeat an earlier one exactly, such as rows 22 and 23.",
+    )
+    assert any(
+        line.endswith("; 3 trusted rows found among the curated ones, 0 left out") for line in write_inspection(report)
+    )
+    tables = desk.read(document)
+    assert tables.meta is not None
+    assert (tables.meta.labels >= 0).all()
+    facts = tables.leakage.describe()
+    assert (facts["trusted"], facts["leaking_trusted_rows"], facts["num_excluded_trusted_rows"]) == (
+        "report",
+        [22, 23, 24],
+        0,
+    )
+    assert tables.num_meta_in_train == 2
+
+
+def test_trusted_rows_among_the_curated_ones_can_be_left_out(desk: Desk) -> None:
+    desk.write(make_repeated())
+    document = make_document(leakage={"trusted": "exclude"})
+    report = desk.inspect(document)
+    assert report.is_valid
+    assert report.notes[-1] == (
+        "3 of 6 trusted rows are left out of the meta set, since they stand also among the curated rows "
+        "(leakage.trusted: exclude)."
+    )
+    assert [(role.num_rows, role.num_labelled, role.num_excluded) for role in report.roles[:2]] == [
+        (20, 20, 0),
+        (6, 3, 3),
+    ]
+    tables = desk.read(document)
+    assert tables.meta is not None
+    assert np.flatnonzero(tables.meta.labels >= 0).tolist() == [0, 1, 5]
+    assert tables.leakage.describe()["num_excluded_trusted_rows"] == 3
+    assert tables.num_meta_in_train == 0
+
+
+def test_trusted_rows_among_the_curated_ones_can_be_refused(desk: Desk) -> None:
+    desk.write(make_repeated())
+    document = make_document(leakage={"trusted": "refuse"})
+    (problem,) = desk.inspect(document).problems
+    assert problem.message == (
+        "meta: 3 of 6 trusted rows stand also among the curated rows, such as row 22 of t.parquet, exactly row 3 of "
+        "t.parquet among the curated rows; wanted trusted rows that do not stand among the curated rows. Or use "
+        "leakage.trusted: exclude."
+    )
+    desk.write(make_table(text=make_texts()))
+    assert desk.inspect(document).is_valid
+
+
+def test_a_meta_set_that_leaks_as_a_whole_is_refused(desk: Desk) -> None:
+    texts = make_texts()
+    desk.write(make_table(text=[*texts[:20], *texts[:6], *texts[26:]]))
+    (problem,) = desk.inspect(make_document(leakage={"trusted": "exclude"})).problems
+    assert problem.message.startswith("meta: all 6 labelled trusted rows stand also among the curated rows; wanted")
 
 
 def test_a_test_set_that_leaks_as_a_whole_is_refused(desk: Desk) -> None:
@@ -279,57 +314,3 @@ def test_unreadable_images_are_no_duplicates(desk: Desk) -> None:
     report = desk.inspect(make_document(dataset={"text": None, "image": "image"}))
     assert [problem.param for problem in report.problems] == ["dataset.image"]
     assert report.duplicates == ()
-
-
-def test_trusted_rows_are_linked_to_the_curated_rows_of_the_same_content(desk: Desk) -> None:
-    texts, labels = make_texts(), [row % 2 for row in range(NUM_ROWS)]
-    texts[7] = texts[11] = texts[22]
-    texts[5] = texts[25]
-    desk.write(make_table(text=texts, y=[-1 if row == 7 else label for row, label in enumerate(labels)]))
-    tables = desk.read(make_document(meta={"split": {"column": "part", "value": "valid"}, "label": "gold"}))
-    assert tables.meta_train_rows is not None
-    # Of the two curated rows with that content the labelled one is named.
-    assert tables.meta_train_rows.tolist() == [-1, -1, 11, -1, -1, 5]
-    assert tables.meta_given_labels is not None
-    assert tables.meta_given_labels.tolist() == labels[20:26]
-    assert tables.num_meta_in_train == 2
-
-
-def test_given_labels_of_trusted_rows_are_unknown_where_nothing_tells_them(desk: Desk) -> None:
-    same = desk.read(make_document())
-    assert same.meta_given_labels is not None
-    assert same.meta_given_labels.tolist() == [-1] * 6
-    desk.write({"text": make_texts()[:6], "gold": [0, 1] * 3}, "meta.parquet")
-    absent = desk.read(make_document(meta={"uri": "meta.parquet", "label": "gold"}))
-    assert absent.meta_given_labels is not None
-    assert absent.meta_given_labels.tolist() == [-1] * 6
-    assert absent.meta_train_rows is not None
-    assert absent.meta_train_rows.tolist() == list(range(6))
-
-
-def test_given_labels_that_are_no_class_are_unknown(desk: Desk) -> None:
-    given = [row % 2 for row in range(NUM_ROWS)]
-    given[20:26] = [0, None, 7, -1, 1, 0]
-    desk.write(make_table(y=given, gold=[row % 2 for row in range(NUM_ROWS)]))
-    gold = {"label": "gold"}
-    document = make_document(meta={"split": {"column": "part", "value": "valid"}} | gold)
-    document["test"] |= gold
-    tables = desk.read(document)
-    assert tables.meta_given_labels is not None
-    assert tables.meta_given_labels.tolist() == [0, -1, -1, -1, 1, 0]
-
-
-def test_a_share_is_linked_to_itself(desk: Desk) -> None:
-    tables = desk.read(make_document(meta={"fraction": 0.3, "label": "gold"}))
-    assert tables.meta_train_rows is not None
-    assert tables.meta_train_rows.tolist() == tables.trusted_rows.tolist()
-    assert tables.meta_given_labels is not None
-    assert tables.meta_given_labels.tolist() == tables.train.labels[tables.trusted_rows].tolist()
-    same = desk.read(make_document(meta={"fraction": 0.3}))
-    assert same.meta_given_labels is not None
-    assert set(same.meta_given_labels.tolist()) == {-1}
-
-
-def test_without_a_meta_set_there_are_no_links(desk: Desk) -> None:
-    tables = desk.read(make_document(meta={"self": True}, task="prune"))
-    assert (tables.meta_train_rows, tables.meta_given_labels) == (None, None)
