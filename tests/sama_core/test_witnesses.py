@@ -101,7 +101,8 @@ def test_the_spread_is_of_the_last_32_to_64_epochs() -> None:
 
 
 def test_neighbours_are_a_feature_where_asked() -> None:
-    points = torch.cat([torch.randn(20, 2), torch.randn(20, 2) + 9.0])
+    torch.manual_seed(0)
+    points = torch.cat([torch.randn(20, 2) - 5.0, torch.randn(20, 2) + 5.0])
     labels = torch.arange(40) // 20
     labels[3] = 1
     train = TensorExamples(points, labels, 2)
