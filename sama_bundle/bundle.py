@@ -54,7 +54,7 @@ class Bundle:
         self.keep.setflags(write=False)
         self.weights.setflags(write=False)
         self.class_names: tuple[int | str, ...] = tuple(self.manifest["labels"]["names"])
-        self._document = parse_document(self.manifest["document"])
+        self._document = parse_document(self.manifest["document"], is_stored=True)
         self._recorded = RecordedRows(directory / "rows.parquet")
         self.num_rows = self._recorded.num_rows
 

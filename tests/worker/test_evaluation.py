@@ -132,6 +132,18 @@ def test_without_a_test_set_the_audit_and_the_baseline_still_run(
 
 
 @sqlite_alone
+@pytest.mark.parametrize(("sections", "num_arms"), [({}, 6), ({"test": None}, 0)])
+def test_a_job_that_does_not_ask_is_evaluated_beside_a_baseline(
+    database: Database, settings: Settings, points: Path, sections: dict[str, Any], num_arms: int
+) -> None:
+    document = make_document(points, **sections)
+    del document["evaluation"]
+    evaluation = evaluate(database, settings, document)
+    assert len(evaluation.arms) == num_arms
+    assert [found.name for found in evaluation.baselines] == ["loss", "aum"]
+
+
+@sqlite_alone
 def test_a_baseline_that_is_not_wanted_is_not_trained(database: Database, settings: Settings, points: Path) -> None:
     section = {"arms": ["curated", "random"], "seeds": 1, "baseline": False, "plant": {}}
     job_id = run_to_end(database, settings, make_document(points, evaluation=section))
