@@ -71,7 +71,9 @@ def make_document(path: Path, **sections: Any) -> dict[str, Any]:
         "training": {"epochs": 3, "batch_size": 20},
         "evaluation": {"arms": ["full", "curated", "random"], "seeds": 2},
     }
-    return {name: section for name, section in (usual | sections).items() if section is not None or name == "evaluation"}
+    return {
+        name: section for name, section in (usual | sections).items() if section is not None or name == "evaluation"
+    }
 
 
 def queue_job(database: Database, document: Mapping[str, Any]) -> str:

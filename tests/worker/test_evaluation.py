@@ -207,6 +207,35 @@ def test_a_trusted_row_with_the_content_of_a_curated_one_counts_as_that_row(
 
 
 @sqlite_alone
+def test_arms_that_would_be_the_same_training_are_trained_once(
+    database: Database, settings: Settings, points: Path
+) -> None:
+    document = make_document(points, method={"name": "aum"}, evaluation={"arms": list(ARMS), "seeds": 2})
+    job_id = run_to_end(database, settings, document)
+    evaluation = read_evaluation(database, job_id)
+    arms = {arm.arm: arm for arm in evaluation.arms}
+    assert tuple(arms) == ARMS
+    assert arms["full"].accuracy == arms["curated"].accuracy == arms["random"].accuracy
+    assert arms["curated"].trained_on == "the same as full, trained once"
+    assert [(found.subject, found.arm) for found in evaluation.comparisons] == [
+        ("curated", "meta"),
+        ("curated", "full-and-meta"),
+        ("curated-and-meta", "meta"),
+    ]
+    assert "Nothing was dropped or weighted: full is also what" in evaluation.verdict
+    assert sum(message.endswith(" of 6)") for message in list_messages(database, job_id)) == 6
+
+
+@sqlite_alone
+def test_few_planted_errors_and_few_seeds_are_told(database: Database, settings: Settings, points: Path) -> None:
+    section = {"arms": ["full", "curated"], "seeds": 1, "plant": {"rate": 0.01}}
+    evaluation = evaluate(database, settings, make_document(points, evaluation=section))
+    assert evaluation.verdict.startswith("From 1 seed alone: ")
+    assert evaluation.audit is not None
+    assert evaluation.audit.reading.startswith("Only 1 error planted, which is too few")
+
+
+@sqlite_alone
 def test_the_same_job_gives_the_same_evaluation(database: Database, settings: Settings, points: Path) -> None:
     first, second = (evaluate(database, settings, make_whole(points, seeds=1)) for _ in range(2))
     assert first == second

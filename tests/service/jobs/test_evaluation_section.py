@@ -6,7 +6,7 @@ import pytest
 
 from service.jobs.document import DocumentError, JobDocument, canonical_json, parse_document, read_document
 from service.jobs.document_specs import PLAIN_BASELINES
-from service.jobs.evaluation_plan import plan_evaluation
+from service.jobs.evaluation_plan import find_twins, plan_evaluation
 from service.storage.estimates import estimate_job
 
 PLAIN = ("full", "curated", "random")
@@ -21,7 +21,9 @@ def make_document(**sections: Any) -> dict[str, Any]:
         "test": {"uri": "t.csv"},
         "evaluation": {},
     }
-    return {name: section for name, section in (usual | sections).items() if section is not None or name == "evaluation"}
+    return {
+        name: section for name, section in (usual | sections).items() if section is not None or name == "evaluation"
+    }
 
 
 def make_silent(**sections: Any) -> dict[str, Any]:
@@ -152,6 +154,29 @@ def test_fault_is_named(evaluation: dict[str, Any], others: dict[str, Any], para
 def test_trainings_are_counted(evaluation: dict[str, Any], num_plain: int, num_method: int) -> None:
     plan = plan_evaluation(parse_document(make_document(evaluation=evaluation, task="prune")))
     assert (plan.num_plain, plan.num_method) == (num_plain, num_method)
+
+
+@pytest.mark.parametrize(
+    ("sections", "num_plain", "twins"),
+    [
+        ({"method": {"name": "aum"}}, 9, {"curated": "full", "random": "full", "curated-and-meta": "full-and-meta"}),
+        (
+            {"task": "prune", "selection": {"keep_fraction": 1.0}, "evaluation": {"arms": PLAIN}},
+            3,
+            {"curated": "full", "random": "full"},
+        ),
+        ({"method": {"name": "aum"}, "evaluation": {"arms": ["curated", "random"]}}, 4, {"random": "curated"}),
+        ({"method": {"name": "aum"}, "selection": {"keep_fraction": 0.9}}, 18, {}),
+        ({"method": {"name": "aum"}, "task": "relabel"}, 18, {}),
+        ({}, 18, {}),
+    ],
+)
+def test_no_training_is_done_twice_where_nothing_is_dropped_or_weighted(
+    sections: dict[str, Any], num_plain: int, twins: dict[str, str]
+) -> None:
+    document = parse_document(make_document(**sections))
+    assert find_twins(document) == twins
+    assert plan_evaluation(document).num_plain == num_plain
 
 
 def test_without_an_evaluation_nothing_more_is_trained() -> None:
