@@ -88,7 +88,7 @@ def _read_rows(
 def _read_row(read: Read, row: int, num_rows: int) -> Content:
     try:
         return read(row)
-    except Exception as exc:  # noqa: BLE001 (someone else's function: whatever it raises is told with the row)
+    except Exception as exc:  # someone else's function: whatever it raises is told with the row
         message = (
             f"read raised {type(exc).__name__} for row {row}: {exc}; wanted the content of each of {num_rows:,} rows."
         )

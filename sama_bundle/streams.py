@@ -128,7 +128,7 @@ class KeyFilter:
             return self._read_member(example, key)
         try:
             return self._read(example)
-        except Exception as exc:  # noqa: BLE001 (someone else's function: whatever it raises is told with the key)
+        except Exception as exc:  # someone else's function: whatever it raises is told with the key
             message = (
                 f"read raised {type(exc).__name__} for the example with the key {key!r}: {exc}; wanted its content."
             )

@@ -83,6 +83,11 @@ class DocumentError(ServiceError):
         )
 
 
+def _drop_default(schema: dict[str, Any]) -> None:
+    """Leave the default out of a field's schema where an absent field is something else than its default value."""
+    del schema["default"]
+
+
 class JobDocument(AbstractSpec):
     """One request for curation, with every default filled in.
 
@@ -103,7 +108,7 @@ class JobDocument(AbstractSpec):
     evaluation: EvaluationSpec | None = Field(
         None,
         description="null: none; absent: all of it where test is given, else the baseline alone",
-        json_schema_extra=lambda schema: schema.pop("default"),
+        json_schema_extra=_drop_default,
     )
     limits: LimitsSpec = LimitsSpec()
     resources: ResourcesSpec = ResourcesSpec()

@@ -165,7 +165,7 @@ def warn_of_few(num_planted: int) -> str:
 def _write_audit(audit: AuditSummary) -> str:
     ours, *others = audit.detections
     beside = "".join(f", by {other.name} {write_share(other.precision)}" for other in others)
-    return (
-        f"{warn_of_few(audit.num_planted)}Of {audit.num_planted:,} planted errors {write_share(ours.precision)} are among the {audit.num_planted:,} "
+    return warn_of_few(audit.num_planted) + (
+        f"Of {audit.num_planted:,} planted errors {write_share(ours.precision)} are among the {audit.num_planted:,} "
         f"rows doubted most{beside}."
     )
