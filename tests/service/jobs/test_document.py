@@ -121,14 +121,6 @@ def test_null_counts_as_not_given() -> None:
             "method.name",
             "task 'relabel' needs suggested labels, but method 'random' learns none; wanted a method that learns",
         ),
-        *(
-            (
-                {"task": "relabel", "method": {"name": name}},
-                "method.name",
-                f"but method '{name}' scores how hard a row is, right or wrong alike; wanted one of sama,",
-            )
-            for name in ("el2n", "grand", "forgetting", "dual")
-        ),
         ({"task": "prune", "relabel": {}}, "relabel", "has no effect with the task 'prune'; leave it out or use task:"),
         (
             {"task": "relabel", "relabel": {"min_confidence": 1.2}},
