@@ -62,7 +62,7 @@ class Bundle:
         self.keep.setflags(write=False)
         self.weights.setflags(write=False)
         self.class_names: tuple[int | str, ...] = tuple(self.manifest["labels"]["names"])
-        self._document = parse_document(self.manifest["document"])
+        self._document = parse_document(self.manifest["document"], is_stored=True)
         self.num_rows = self._recorded.num_rows
 
     def given(self) -> "Bundle":
@@ -124,8 +124,9 @@ class Bundle:
         """Return rows.parquet, or some of its columns, all N rows in input order.
 
         Raises:
-            UnreadableSourceError: the bundle has no such column.
+            UnreadableSourceError: the bundle has no such column, or a text stands in place of a list of them.
         """
+        _refuse_text(columns)
         names = self._recorded.names if columns is None else columns
         for name in names:
             if name not in self._recorded.names:
@@ -224,12 +225,12 @@ class Bundle:
             seed: of the stream.
             rank: this process, 0..num_ranks-1.
             num_ranks: processes that share the stream.
-            num_draws: draws of one pass over all ranks; None takes the number of kept rows.
+            num_draws: draws of one pass over all ranks, at least one a rank; None takes the number of kept rows.
 
         Raises:
             DifferentSourceError: naming the first row that differs.
             UnreadableSourceError: neither `read` nor `ids`, or they do not fit.
-            sama_core.errors.OptionsError: a rank outside of its range; weights that are all 0.
+            sama_core.errors.OptionsError: a rank or a number of draws outside of its range; weights that are all 0.
         """
         from sama_bundle.torch_datasets import build_sampler
 
@@ -301,6 +302,7 @@ class Bundle:
         return self._recorded.read_column(_LABELS if _LABELS in self._recorded.names else _GIVEN_LABELS)
 
     def _read_kept(self, columns: Names, taken: Sequence[str]) -> pa.Table:
+        _refuse_text(columns)
         names = dict(columns) if isinstance(columns, Mapping) else {name: name for name in columns}
         both = [(name, new) for name, new in names.items() if new in taken]
         if both:
@@ -318,3 +320,10 @@ def open_bundle(directory: str | Path) -> Bundle:
     """
     verify_bundle(Path(directory))
     return Bundle(Path(directory))
+
+
+def _refuse_text(columns: object) -> None:
+    """Refuse a name where names are wanted: its letters would be taken for them."""
+    if isinstance(columns, str):
+        message = f"columns is {columns!r}, a text; wanted a list of names, such as [{columns!r}]."
+        raise UnreadableSourceError(message, param="columns")

@@ -46,7 +46,7 @@ def locate_by_reading(
 
     Raises:
         DifferentSourceError: naming the first row that differs.
-        UnreadableSourceError: there is neither `read` nor `ids`, or they do not fit.
+        UnreadableSourceError: there is neither `read` nor `ids`, they do not fit, or `read` raises something.
     """
     if read is None and ids is None:
         raise UnreadableSourceError(
@@ -79,10 +79,20 @@ def _read_rows(
         positions = np.arange(start, min(start + BATCH_ROWS, num_rows), dtype=np.int64)
         columns = {}
         if read is not None:
-            columns = reader.read_contents([read(row) for row in positions.tolist()], positions)
+            columns = reader.read_contents([_read_row(read, row, num_rows) for row in positions.tolist()], positions)
         if ids is not None:
             columns["id"] = _build_ids(ids, positions)
         yield FoundRows(positions, columns)
+
+
+def _read_row(read: Read, row: int, num_rows: int) -> Content:
+    try:
+        return read(row)
+    except Exception as exc:  # someone else's function: whatever it raises is told with the row
+        message = (
+            f"read raised {type(exc).__name__} for row {row}: {exc}; wanted the content of each of {num_rows:,} rows."
+        )
+        raise UnreadableSourceError(message, param="read") from exc
 
 
 def _build_ids(ids: Sequence[object], positions: Positions) -> "pa.Array[pa.Scalar[pa.DataType]]":

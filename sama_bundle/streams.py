@@ -116,12 +116,23 @@ class KeyFilter:
         raise DifferentSourceError(message, row=None, column="id", seen=key, wanted=first)
 
     def _check_content(self, example: Example, key: object, row: int, number: int) -> None:
-        content = self._read(example) if self._read is not None else self._read_member(example, key)
+        content = self._read_content(example, key)
         found = self._reader.read_contents([content], np.array([number]))
         seen, wanted = found["content_sha256"][0].as_py(), self._contents[row].as_py()
         if seen != wanted:
             message = describe_difference(f"row {row} (key {key!r})", "content_sha256", seen, wanted)
             raise DifferentSourceError(message, row=row, column="content_sha256", seen=seen, wanted=wanted)
+
+    def _read_content(self, example: Example, key: object) -> Content:
+        if self._read is None:
+            return self._read_member(example, key)
+        try:
+            return self._read(example)
+        except Exception as exc:  # someone else's function: whatever it raises is told with the key
+            message = (
+                f"read raised {type(exc).__name__} for the example with the key {key!r}: {exc}; wanted its content."
+            )
+            raise UnreadableSourceError(message, param="read") from exc
 
     def _read_member(self, example: Example, key: object) -> Content:
         present = [name for name in _MEMBERS[self._kind] if name in example]

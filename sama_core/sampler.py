@@ -22,14 +22,15 @@ class WeightedSampler(Sampler[int]):
 
     Args:
         weights: (N,) 0 or more, at least one above 0.
-        num_draws: draws of one pass over all ranks; None takes N. Each rank makes the same number of draws, so up to
-            ``num_ranks - 1`` of them are left out.
+        num_draws: draws of one pass over all ranks, at least one a rank; None takes N. Each rank makes the same number
+            of draws, so up to ``num_ranks - 1`` of them are left out.
         seed: of the stream.
         rank: this process, 0..num_ranks-1.
         num_ranks: processes that share the stream.
 
     Raises:
-        OptionsError: weights that are negative, not finite, all 0 or not one-dimensional; a rank outside its range.
+        OptionsError: weights that are negative, not finite, all 0 or not one-dimensional; a rank outside its range; a
+            number that is not whole, or too small.
 
     Example:
         >>> sampler = WeightedSampler(np.array([0.0, 1.0, 0.0]), num_draws=4)
@@ -51,10 +52,13 @@ class WeightedSampler(Sampler[int]):
             raise OptionsError("weights: negative, not finite or not one-dimensional; wanted (N,) of 0 or more")
         if weights_N.sum() == 0:
             raise OptionsError(f"weights: all {len(weights_N)} are 0; wanted at least one above 0")
-        if not 0 <= rank < num_ranks:
+        draws = len(weights_N) if num_draws is None else num_draws
+        _check_count("num_ranks", num_ranks, 1, "1")
+        if not isinstance(rank, int | np.integer) or not 0 <= rank < num_ranks:
             raise OptionsError(f"rank: {rank}; wanted a number from 0 to {num_ranks - 1}")
+        _check_count("num_draws", draws, num_ranks, f"{num_ranks}, one a rank")
         self._sums_N = np.cumsum(weights_N)
-        self._num_draws = (len(weights_N) if num_draws is None else num_draws) // num_ranks
+        self._num_draws = int(draws) // int(num_ranks)
         self._seed, self._rank, self._num_ranks, self._epoch = seed, rank, num_ranks, 0
 
     def set_epoch(self, epoch: int) -> None:
@@ -77,3 +81,8 @@ class WeightedSampler(Sampler[int]):
             rows = np.searchsorted(self._sums_N, points, side="right")
             yield from np.minimum(rows, np.searchsorted(self._sums_N, self._sums_N[-1])).tolist()
             left -= size
+
+
+def _check_count(name: str, value: object, least: int, wanted: str) -> None:
+    if not isinstance(value, int | np.integer) or isinstance(value, bool) or value < least:
+        raise OptionsError(f"{name}: {value!r}; wanted a whole number of at least {wanted}")

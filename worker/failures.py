@@ -55,6 +55,16 @@ _OUT_OF_MEMORY_WORDS = ("can't allocate memory", "not enough memory", "out of me
 _DISK_FULL_WORDS = ("disk is full", "no space left", "could not extend file")
 
 
+def describe_slow_start(start_seconds: float, max_seconds: float) -> Failure:
+    """Return that the time limit ended a job before its training could start."""
+    return Failure(
+        TIME_LIMIT.code,
+        "The job used up its time limit before its training could start: start-up and reading took "
+        f"{start_seconds:,.1f} s of {max_seconds:,.0f} s.",
+        "Raise limits.max_seconds, then submit the job again.",
+    )
+
+
 def describe_failure(error: BaseException) -> Failure:
     """Return the failure that the table has for this exception, by its class or the nearest base class."""
     for kind in type(error).__mro__:

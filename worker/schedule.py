@@ -142,6 +142,7 @@ class ScheduleWatch:
         self._finish_steps, self._clock = finish_steps, clock
         self._began_at, left = clock(), budget.seconds_left
         self._calm, self._patience = _CALM * left, _PATIENCE * left
+        self._used_before = budget.max_seconds - left
         self._fixed: float | None = None
         self._prepared: _Mark | None = None
         self._is_preparation_known = False
@@ -227,7 +228,8 @@ class ScheduleWatch:
         least = forecast.least * (forecast.ahead / forecast.total if epochs == 1 else 1.0 / epochs)
         # What the decisions take is less sure than what the steps do: nothing is refused for that.
         if fitting < 1 and least > left + self._closing - again:
-            raise _refuse(forecast.total / epochs + self._budget.max_seconds - left, left + self._closing)
+            needed = forecast.total / epochs + self._budget.max_seconds - left
+            raise _refuse(needed, left + self._closing, self._used_before, self._budget.max_seconds)
         if epochs == 1:
             self.is_settled = forecast.is_final
             return
@@ -240,10 +242,11 @@ class ScheduleWatch:
         raise ScheduleTooLongError(cut, is_final=forecast.is_final)
 
 
-def _refuse(seconds_needed: float, seconds_left: float) -> ServiceError:
+def _refuse(seconds_needed: float, seconds_left: float, seconds_before: float, max_seconds: float) -> ServiceError:
     return ServiceError(
         "time_limit",
-        f"Not even one epoch fits the job's time limit: {max(0.0, seconds_left):,.0f} s of it are left.",
+        f"Not even one epoch fits the job's time limit: {max(0.0, seconds_left):,.0f} s of it are left; what came "
+        f"before the training took {seconds_before:,.1f} s of {max_seconds:,.0f} s.",
         param="limits.max_seconds",
         hint=f"Raise limits.max_seconds to about {seconds_needed * 1.2:,.0f}, take a smaller model, or fewer rows.",
     )

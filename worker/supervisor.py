@@ -9,17 +9,19 @@ from service.attempts.repository import AttemptRepository
 from service.attempts.state import Claim, Failure
 from service.db.engine import Database
 from service.errors import StaleAttemptError
+from service.jobs.state import Phase
 from service.logging import get_logger
 from service.settings import Settings
 from worker.child import AttemptProcess, make_command
 from worker.exits import STOPPED
-from worker.failures import OUT_OF_MEMORY, TIME_LIMIT, WORKER_LOST
+from worker.failures import OUT_OF_MEMORY, TIME_LIMIT, WORKER_LOST, describe_slow_start
 from worker.lease import LeaseKeeper, LeaseNews
 from worker.memory import count_memory_kills
 from worker.outages import DATABASE_OUTAGES, describe_outage
 
 _RETRY_SECONDS = 1.0
 _NEVER = float("inf")
+_BEFORE_TRAINING = (None, Phase.VALIDATING, Phase.READING)
 
 
 class EndReason(Enum):
@@ -177,12 +179,19 @@ class AttemptSupervisor:
         elif self._reason is EndReason.DATABASE_LOST:
             repository.release(job_id, attempt, "its worker could not reach the database")
         elif self._reason is EndReason.TIME_LIMIT:
-            repository.fail(job_id, attempt, TIME_LIMIT)
+            repository.fail(job_id, attempt, self._explain_time_limit(status.phase))
         elif self._exit_code == STOPPED:
             repository.release(job_id, attempt, "its attempt was told to stop")
         else:
             self._log.warning("attempt ended without a word", exit_code=self._exit_code)
             repository.fail(job_id, attempt, self._failure)
+
+    def _explain_time_limit(self, phase: str | None) -> Failure:
+        """Return that the time is used up, and by what where no training had a part in it."""
+        own_seconds = self._claim.max_seconds - self._claim.used_seconds
+        if own_seconds <= 0 or self._claim.checkpoint_path is not None or phase not in _BEFORE_TRAINING:
+            return TIME_LIMIT
+        return describe_slow_start(own_seconds, self._claim.max_seconds)
 
     def _pause(self) -> None:
         try:

@@ -113,11 +113,11 @@ class AttemptRepository:
     def get_lease(self, job_id: str, attempt: int) -> LeaseStatus:
         """Return what the job's row says to the attempt that holds it. Raises StaleAttemptError."""
         row = self._session.execute(
-            select(JobTable.cancel_requested, JobTable.used_seconds).where(*fence(job_id, attempt))
+            select(JobTable.cancel_requested, JobTable.used_seconds, JobTable.phase).where(*fence(job_id, attempt))
         ).one_or_none()
         if row is None:
             raise StaleAttemptError(job_id, attempt)
-        return LeaseStatus(cancel_requested=row.cancel_requested, used_seconds=row.used_seconds)
+        return LeaseStatus(cancel_requested=row.cancel_requested, used_seconds=row.used_seconds, phase=row.phase)
 
     def is_final(self, job_id: str, attempt: int) -> bool:
         """Say whether this attempt was the job's last one so far and the job has ended."""

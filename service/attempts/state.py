@@ -18,10 +18,11 @@ class Claim:
 
 @dataclass(frozen=True, slots=True)
 class LeaseStatus:
-    """What a worker learns when it renews its lease."""
+    """What a worker learns when it renews its lease; `phase` is None before the attempt has said a word."""
 
     cancel_requested: bool
     used_seconds: float
+    phase: str | None
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,7 +13,7 @@ def write_interval(interval: tuple[float, float]) -> str:
 def write_evaluation(evaluation: EvaluationSummary | str) -> list[str]:
     """Return the arms and their differences, the prune curve, baselines, audit, and the verdict last."""
     if isinstance(evaluation, str):
-        return ["  accuracy: not evaluated (the document has no `evaluation`)"]
+        return ["  accuracy: not evaluated (the job was asked for no evaluation)"]
     lines = _write_arms(evaluation) if evaluation.arms else []
     if evaluation.curve:
         lines += ["", *_write_curve(evaluation.curve)]

@@ -229,7 +229,7 @@ def _read_document(manifest: dict[str, Any], uri: str) -> Any:
     from service.cli.specs import read_path
     from service.jobs.document import parse_document
 
-    document = parse_document(manifest.get("document"))
+    document = parse_document(manifest.get("document"), is_stored=True)
     own_files = {
         name: None
         for name in ("meta", "test")

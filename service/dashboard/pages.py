@@ -160,6 +160,6 @@ def _name_stage(job: Job) -> str:
 
 
 def _drop_empty(fields: dict[str, Any]) -> dict[str, Any]:
-    """Return the document without the fields that say nothing."""
+    """Return the document without the fields that say nothing; `evaluation: null` says that there is none."""
     kept = {name: _drop_empty(value) if isinstance(value, dict) else value for name, value in fields.items()}
-    return {name: value for name, value in kept.items() if value not in (None, {}, [])}
+    return {name: value for name, value in kept.items() if name == "evaluation" or value not in (None, {}, [])}

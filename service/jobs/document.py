@@ -34,7 +34,7 @@ from service.jobs.document_specs import (
     TrainingSpec,
 )
 from service.jobs.document_text import parse_value, read_document, set_field
-from service.jobs.evaluation_rules import fill_arms
+from service.jobs.evaluation_rules import fill_arms, fill_evaluation
 
 __all__ = [
     "ALL_OTHER_COLUMNS",
@@ -83,8 +83,16 @@ class DocumentError(ServiceError):
         )
 
 
+def _drop_default(schema: dict[str, Any]) -> None:
+    """Leave the default out of a field's schema where an absent field is something else than its default value."""
+    del schema["default"]
+
+
 class JobDocument(AbstractSpec):
-    """One request for curation, with every default filled in."""
+    """One request for curation, with every default filled in.
+
+    `evaluation` None is a job without one; the one that a document has by default is filled in by `parse_document`.
+    """
 
     name: Annotated[str, Field(max_length=200)] | None = None
     dataset: DatasetSpec
@@ -97,7 +105,11 @@ class JobDocument(AbstractSpec):
     training: TrainingSpec = TrainingSpec()
     selection: SelectionSpec = SelectionSpec()
     relabel: RelabelSpec | None = None
-    evaluation: EvaluationSpec | None = None
+    evaluation: EvaluationSpec | None = Field(
+        None,
+        description="null: none; absent: all of it where test is given, else the baseline alone",
+        json_schema_extra=_drop_default,
+    )
     limits: LimitsSpec = LimitsSpec()
     resources: ResourcesSpec = ResourcesSpec()
     labels: dict[str, str] = Field(default_factory=dict)
@@ -132,10 +144,14 @@ class JobDocument(AbstractSpec):
         return (self.test.label if self.test else None) or self.dataset.label
 
 
-def parse_document(data: object) -> JobDocument:
+def parse_document(data: object, *, is_stored: bool = False) -> JobDocument:
     """Check a raw document, as read from YAML or JSON, and fill in its defaults.
 
-    A field that is null counts as not given.
+    One `is_stored` with a finished job was taken once, maybe by an earlier version: rules between its fields, which may
+    have become stricter since, say nothing of it.
+
+    A field that is null counts as not given, but for `evaluation`, where null is none and only an absent field is the
+    default one.
 
     Raises:
         DocumentError: `invalid_document`, with every problem of the document, not the first alone.
@@ -144,6 +160,8 @@ def parse_document(data: object) -> JobDocument:
         raise DocumentError([refuse("document", data, "a mapping of fields such as dataset, meta and task")])
     raw = _drop_nulls(data)
     _spread_names(raw)
+    if "evaluation" not in data:
+        fill_evaluation(raw)
     fill_arms(raw)
     problems: list[Problem] = []
     document: JobDocument | None = None
@@ -152,7 +170,8 @@ def parse_document(data: object) -> JobDocument:
     except ValidationError as exc:
         problems = list_shape_problems(exc, JobDocument)
     named = {problem.param for problem in problems}
-    problems += [problem for problem in list_rule_problems(raw) if problem.param not in named]
+    if not is_stored:
+        problems += [problem for problem in list_rule_problems(raw) if problem.param not in named]
     if problems or document is None:
         raise DocumentError(problems)
     return document

@@ -24,6 +24,7 @@ from service.jobs.document_names import (
 from service.jobs.document_specs import (
     ALL_OTHER_COLUMNS,
     BASELINES,
+    HARDNESS_BASELINES,
     META_FREE_BASELINES,
     SHARED_METHODS,
     TRUSTING_BASELINES,
@@ -280,6 +281,14 @@ def _check_relabel(draft: Draft) -> Iterator[Problem]:
     if task == "relabel" and method == "random":
         wanted = "a method that learns what the labels should be"
         why = f"task 'relabel' needs suggested labels, but method 'random' learns none; wanted {wanted}."
+        yield refuse("method.name", method, wanted, why)
+    if task == "relabel" and method in HARDNESS_BASELINES:
+        fitting = [name for name in CHOICES["method.name"].available if name not in ("random", *HARDNESS_BASELINES)]
+        wanted = f"one of {list_names(fitting)}"
+        why = (
+            f"task 'relabel' corrects labels that are wrong, but method {method!r} scores how hard a row is, right or "
+            f"wrong alike; wanted {wanted}."
+        )
         yield refuse("method.name", method, wanted, why)
     if task in CHOICES["task"].available and task != "relabel" and draft.has("relabel"):
         why = f"relabel has no effect with the task {task!r}; leave it out or use task: relabel."

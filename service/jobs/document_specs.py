@@ -23,6 +23,8 @@ ALL_OTHER_COLUMNS = "*"
 META_FREE_BASELINES = ("random", "loss", "el2n", "grand", "forgetting", "aum", "dual", "confident-learning")
 TRUSTING_BASELINES = ("trusted-model", "recalibrated", "self-training", "confident-learning-trusted")
 BASELINES = META_FREE_BASELINES + TRUSTING_BASELINES
+HARDNESS_BASELINES = ("el2n", "grand", "forgetting", "dual")  # scores of what is hard to learn, not of what is wrong
+PLAIN_BASELINES = ("random", "loss", "el2n", "grand", "forgetting", "aum", "dual")  # one plain training, or less
 SHARED_METHODS = ("sama", "sama-na")
 
 

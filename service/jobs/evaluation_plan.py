@@ -2,8 +2,12 @@
 
 from dataclasses import dataclass
 
-from service.jobs.document import JobDocument
+from service.jobs.document import BASELINES, JobDocument
+from service.jobs.document_specs import Arm
 from service.wording import write_count
+
+# Arms that train on the same rows where the curated rows are all rows as they were.
+_ALIKE: tuple[tuple[Arm, ...], ...] = (("full", "curated", "random", "loss"), ("full-and-meta", "curated-and-meta"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -11,7 +15,7 @@ class EvaluationPlan:
     """Trainings of an evaluation; every one but the method's own is a plain training of equal steps.
 
     Attributes:
-        num_arms: arms that are trained.
+        num_arms: arms that are trained; none for those that stand for each other.
         num_seeds: trainings of each arm.
         num_curve: trainings of the prune curve that are not among the arms.
         num_baseline: trainings for the baseline alone; none where the arm `full` shows what it needs.
@@ -46,6 +50,19 @@ class EvaluationPlan:
         return f"{write_count(self.num_plain, 'more training')} for the evaluation{inner}{again}"
 
 
+def find_twins(document: JobDocument) -> dict[Arm, Arm]:
+    """Return the wanted arms that would be the training of another one over again, each with that one.
+
+    So it is where nothing is dropped, weighted or corrected: every row is kept, and counts alike.
+    """
+    is_unweighted = document.task == "prune" or (document.task == "reweight" and document.method.name in BASELINES)
+    if document.evaluation is None or document.keep_fraction < 1.0 or not is_unweighted:
+        return {}
+    wanted = document.evaluation.arms
+    groups = [[arm for arm in alike if arm in wanted] for alike in _ALIKE]
+    return {arm: group[0] for group in groups for arm in group[1:]}
+
+
 def plan_evaluation(document: JobDocument) -> EvaluationPlan:
     """Return the trainings that a document's evaluation takes.
 
@@ -64,7 +81,7 @@ def plan_evaluation(document: JobDocument) -> EvaluationPlan:
     at_job = {arm for arm in wanted.arms if arm in {"curated", "random"}}
     measured = sum(2 - (len(at_job) if share == document.keep_fraction else 0) for share in wanted.keep_fractions or ())
     return EvaluationPlan(
-        num_arms=len(wanted.arms),
+        num_arms=len(wanted.arms) - len(find_twins(document)),
         num_seeds=wanted.seeds,
         num_curve=measured * wanted.seeds,
         num_baseline=int((wanted.baseline or "loss" in wanted.arms) and "full" not in wanted.arms),

@@ -1,4 +1,4 @@
-"""Rules of the section `evaluation`, and the arms that stand there where the document names none."""
+"""Rules of the section `evaluation`, and what stands there where the document says nothing."""
 
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -6,9 +6,23 @@ from typing import Any
 from service.errors import Problem
 from service.jobs.document_draft import Draft
 from service.jobs.document_names import list_names, refuse
+from service.jobs.document_specs import PLAIN_BASELINES
 
 DEFAULT_ARMS = ("full", "curated", "random")
 TRUSTED_ARMS = ("meta", "full-and-meta", "curated-and-meta")
+
+
+def fill_evaluation(raw: dict[str, Any]) -> None:
+    """Ask for an evaluation in a raw document that does not say whether it wants one.
+
+    With a test set that is the whole one. Without there is the baseline alone, and where the method is itself no more
+    than one plain training not even that: it would be held against its like.
+    """
+    draft = Draft(raw)
+    if draft.has("test"):
+        raw["evaluation"] = {}
+    elif draft.find("method.name") not in PLAIN_BASELINES:
+        raw["evaluation"] = {"baseline": True}
 
 
 def fill_arms(raw: dict[str, Any]) -> None:

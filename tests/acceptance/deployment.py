@@ -193,4 +193,5 @@ def make_document(folder: Path, *, epochs: int = 6, with_evaluation: bool = True
         "training": {"epochs": epochs, "batch_size": 32, "seed": 3},
         "selection": {"keep_fraction": 0.7},
     }
-    return document | ({"evaluation": {"arms": ["full", "curated", "random"], "seeds": 1}} if with_evaluation else {})
+    evaluation = {"arms": ["full", "curated", "random"], "seeds": 1} if with_evaluation else None
+    return document | {"evaluation": evaluation}

@@ -14,6 +14,7 @@ from pydantic import BaseModel
 from service.attempts.state import Failure
 from service.exception_handlers import STATUS_OF_CODE
 from service.jobs.document import JobDocument, parse_document
+from service.jobs.evaluation_rules import DEFAULT_ARMS, TRUSTED_ARMS
 from service.main import create_app
 from service.results.influences import influences_schema
 from service.results.rows import rows_schema
@@ -71,6 +72,15 @@ def _documents() -> Iterator[tuple[str, str]]:
 @pytest.mark.parametrize(("name", "text"), list(_documents()))
 def test_every_document_shown_is_accepted(name: str, text: str) -> None:
     assert parse_document(yaml.safe_load(text)).dataset.uri
+
+
+@pytest.mark.parametrize(("name", "text"), list(_documents()))
+def test_every_document_shown_is_proved_beside_every_control(name: str, text: str) -> None:
+    document = parse_document(yaml.safe_load(text))
+    if document.test is not None:
+        assert document.evaluation is not None
+        assert set(document.evaluation.arms) == {*DEFAULT_ARMS, *TRUSTED_ARMS}
+        assert document.evaluation.seeds >= 3
 
 
 def test_the_four_examples_are_there() -> None:

@@ -92,6 +92,7 @@ def write_spec(tmp_path: Path) -> Callable[..., Path]:
             "meta": {"split": {"column": "split", "value": "valid"}},
             "model": {"name": "linear"},
             "training": {"epochs": 2},
+            "evaluation": None,
         }
         path = tmp_path / "job.yaml"
         path.write_text(yaml.safe_dump(document | fields, sort_keys=False))

@@ -25,4 +25,4 @@ def test_every_part_stands_in_the_report_and_the_verdict_last() -> None:
 def test_parts_that_were_not_asked_for_are_left_out() -> None:
     lines = write_evaluation(make_summary(arms=[], comparisons=[], curve=[], baselines=[], audit=None))
     assert [line for line in lines if line] == [lines[-1]]
-    assert write_evaluation("not evaluated") == ["  accuracy: not evaluated (the document has no `evaluation`)"]
+    assert write_evaluation("not evaluated") == ["  accuracy: not evaluated (the job was asked for no evaluation)"]

@@ -45,6 +45,7 @@ class Seeder:
                 "dataset": {"uri": "/data/digits.parquet", "image": "image", "label": "label"},
                 "meta": {"fraction": 0.05},
                 "task": "prune",
+                "evaluation": None,
                 "labels": dict(labels or {}),
             }
         )

@@ -62,6 +62,11 @@ def test_a_page_elsewhere_cannot_cancel_a_job(site: Site, context: BrowserContex
     expect(site.open_page(f"/jobs/{job_id}").locator(".status")).to_contain_text("queued")
 
 
+def test_the_document_of_a_job_without_evaluation_says_so(site: Site) -> None:
+    page = site.open_page(f"/jobs/{site.seeder.queue('page: no proof')}")
+    expect(page.locator("pre").filter(has_text="evaluation: null")).to_have_count(1)
+
+
 def test_a_failed_job_says_why_and_what_to_do(site: Site) -> None:
     page = site.open_page(f"/jobs/{site.seeder.fail('page: failed')}")
     expect(page.get_by_role("alert")).to_contain_text("Row 17 has an image that cannot be read.")

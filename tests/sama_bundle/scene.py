@@ -58,6 +58,7 @@ def describe_comments(path: Path, **sections: Any) -> dict[str, Any]:
         "training": {"epochs": 6, "batch_size": 20},
         "task": "prune",
         "selection": {"keep_fraction": 0.7},
+        "evaluation": None,
     } | sections
 
 
@@ -77,6 +78,7 @@ def describe_points(path: Path) -> dict[str, Any]:
         "dataset": {"uri": str(path), "features": ["*"], "label": "kind"},
         "meta": {"fraction": 0.2},
         "training": {"epochs": 2, "batch_size": 20},
+        "evaluation": None,
     }
 
 
@@ -103,6 +105,7 @@ def describe_images(path: Path) -> dict[str, Any]:
         "training": {"epochs": 1, "batch_size": 8},
         "task": "prune",
         "selection": {"keep_fraction": 0.5},
+        "evaluation": None,
     }
 
 

@@ -1,5 +1,7 @@
 """Opening a bundle: its digests, its labels, its columns."""
 
+import hashlib
+import json
 import shutil
 import subprocess
 import sys
@@ -11,6 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from sama_bundle import Bundle, UnreadableSourceError, open_bundle
+from service.cli.verification import verify_data
 from service.errors import ServiceError
 from tests.sama_bundle import scene
 
@@ -52,6 +55,23 @@ def test_a_changed_file_is_refused(comments_folder: Path, tmp_path: Path, name: 
     with pytest.raises(ServiceError, match=f"{name} was changed: its sha256 is") as caught:
         open_bundle(copy)
     assert caught.value.code == "check_failed"
+
+
+def test_a_bundle_of_a_job_that_is_refused_by_now_can_still_be_read(
+    relabelled: Bundle, tmp_path: Path, comments_folder: Path
+) -> None:
+    copy = shutil.copytree(relabelled.directory, tmp_path / "bundle")
+    before = (copy / "manifest.json").read_bytes()
+    manifest = json.loads(before)
+    manifest["document"]["method"]["name"] = "el2n"
+    after = json.dumps(manifest).encode()
+    (copy / "manifest.json").write_bytes(after)
+    sums = (copy / "SHA256SUMS").read_text()
+    digests = [hashlib.sha256(data).hexdigest() for data in (before, after)]
+    (copy / "SHA256SUMS").write_text(sums.replace(*digests))
+    comments = pq.read_table(comments_folder / "comments.parquet")
+    assert len(open_bundle(copy).filter_frame(comments)) == len(relabelled.keep)
+    assert verify_data(copy, str(comments_folder / "comments.parquet")) == 60
 
 
 def test_what_is_no_bundle_is_refused(tmp_path: Path) -> None:

@@ -147,6 +147,11 @@ def test_what_is_no_frame_is_refused(bundle: Bundle, frame: Any, message: str) -
 def test_columns_that_are_not_there_or_taken_are_refused(bundle: Bundle, comments: pa.Table) -> None:
     with pytest.raises(UnreadableSourceError, match=r"columns names 'wait'; a row has row, id, content_sha256,"):
         bundle.filter_frame(comments, columns=["wait"])
+    for load in (lambda: bundle.filter_frame(comments, columns="weight"), lambda: bundle.read_rows("weight")):
+        with pytest.raises(
+            UnreadableSourceError, match=r"columns is 'weight', a text; wanted a list of names, such as"
+        ):
+            load()
     with pytest.raises(
         UnreadableSourceError, match=r"The data has a column 'label' already; give another name: columns=.'label'"
     ):

@@ -108,6 +108,14 @@ def test_any_iterable_of_mappings_can_be_filtered(bundle: Bundle, curated: pa.Ta
     assert len(list(stream)) == len(bundle.keep), "a second pass sees the same"
 
 
+def test_what_read_raises_is_told_with_the_key(bundle: Bundle, curated: pa.Table) -> None:
+    stream = bundle.filter_keys(curated.to_pylist(), key=lambda row: row["key"], read=lambda row: row["words"])
+    with pytest.raises(
+        UnreadableSourceError, match=r"read raised KeyError for the example with the key 'c001': 'words'"
+    ):
+        list(stream)
+
+
 def test_images_are_compared_before_they_are_decoded(images: Bundle, images_folder: Path, tmp_path: Path) -> None:
     rows = _list_images(images_folder)
     examples = [(f"{row['number']:08}", {"png": row["image"]["bytes"], "cls": b"0"}) for row in rows]

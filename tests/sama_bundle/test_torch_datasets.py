@@ -201,6 +201,28 @@ def test_contents_of_another_kind_are_refused(bundle: Bundle, pairs: TensorDatas
         points.subset(range(40), read=lambda row: {"width": "wide" if row else 1})
 
 
+def test_what_read_raises_is_told_with_the_row(bundle: Bundle, pairs: TensorDataset, texts: list[str]) -> None:
+    message = r"read raised IndexError for row 40: list index out of range; wanted the content of each of 60 rows"
+    with pytest.raises(UnreadableSourceError, match=message):
+        bundle.subset(pairs, read=texts[:40].__getitem__)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"num_draws": 1, "num_ranks": 2}, "num_draws: 1; wanted"),
+        ({"num_draws": -3}, "num_draws: -3; wanted"),
+        ({"num_draws": 2.5}, "num_draws: 2.5; wanted"),
+        ({"num_ranks": 0}, "num_ranks: 0; wanted"),
+    ],
+)
+def test_bad_numbers_of_a_sampler_are_refused(
+    bundle: Bundle, pairs: TensorDataset, texts: list[str], options: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(OptionsError, match=message):
+        bundle.sampler(pairs, read=texts.__getitem__, **options)
+
+
 def test_features_and_images_are_read_by_row(points_folder: Path, images_folder: Path) -> None:
     points = open_bundle(points_folder / "bundle")
     lines = [line.split(",") for line in (points_folder / "points.csv").read_text().splitlines()[1:]]

@@ -172,9 +172,16 @@ def test_sampler_serves_a_loader() -> None:
         ([[1.0]], {}, "weights: negative, not finite or not one-dimensional; wanted (N,) of 0 or more"),
         ([0.0, 0.0], {}, "weights: all 2 are 0; wanted at least one above 0"),
         ([1.0], {"rank": 2, "num_ranks": 2}, "rank: 2; wanted a number from 0 to 1"),
+        ([1.0], {"rank": 0.5}, "rank: 0.5; wanted a number from 0 to 0"),
+        ([1.0], {"num_ranks": 0}, "num_ranks: 0; wanted a whole number of at least 1"),
+        ([1.0], {"num_ranks": 1.5}, "num_ranks: 1.5; wanted a whole number of at least 1"),
+        ([1.0], {"num_draws": 1, "num_ranks": 2}, "num_draws: 1; wanted a whole number of at least 2, one a rank"),
+        ([1.0], {"num_draws": -3}, "num_draws: -3; wanted a whole number of at least 1, one a rank"),
+        ([1.0], {"num_draws": 2.5}, "num_draws: 2.5; wanted a whole number of at least 1, one a rank"),
+        ([1.0], {"num_draws": True}, "num_draws: True; wanted a whole number of at least 1, one a rank"),
     ],
 )
-def test_bad_sampler_arguments_are_named(weights: list[float], options: dict[str, int], message: str) -> None:
+def test_bad_sampler_arguments_are_named(weights: list[float], options: dict[str, Any], message: str) -> None:
     with pytest.raises(OptionsError) as caught:
         WeightedSampler(np.array(weights), **options)
     assert str(caught.value) == message

@@ -47,6 +47,7 @@ def make_document(uri: object, **fields: Any) -> dict[str, Any]:
             "split": {"column": "split", "value": "train"},
         },
         "meta": {"split": {"column": "split", "value": "valid"}},
+        "evaluation": None,
         "labels": {"team": "ads"},
     }
     return document | fields

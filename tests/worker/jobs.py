@@ -53,7 +53,10 @@ def write_points(path: Path, *, num_unlabelled: int = 0) -> Path:
 
 
 def make_document(path: Path, **sections: Any) -> dict[str, Any]:
-    """Return a job document over such points; each section given replaces the usual one."""
+    """Return a job document over such points; each section given replaces the usual one, None leaves it out.
+
+    `evaluation` None is no evaluation.
+    """
     usual: dict[str, Any] = {
         "dataset": {
             "uri": str(path),
@@ -68,7 +71,9 @@ def make_document(path: Path, **sections: Any) -> dict[str, Any]:
         "training": {"epochs": 3, "batch_size": 20},
         "evaluation": {"arms": ["full", "curated", "random"], "seeds": 2},
     }
-    return {name: section for name, section in (usual | sections).items() if section is not None}
+    return {
+        name: section for name, section in (usual | sections).items() if section is not None or name == "evaluation"
+    }
 
 
 def queue_job(database: Database, document: Mapping[str, Any]) -> str:

@@ -132,6 +132,18 @@ def test_without_a_test_set_the_audit_and_the_baseline_still_run(
 
 
 @sqlite_alone
+@pytest.mark.parametrize(("sections", "num_arms"), [({}, 6), ({"test": None}, 0)])
+def test_a_job_that_does_not_ask_is_evaluated_beside_a_baseline(
+    database: Database, settings: Settings, points: Path, sections: dict[str, Any], num_arms: int
+) -> None:
+    document = make_document(points, **sections)
+    del document["evaluation"]
+    evaluation = evaluate(database, settings, document)
+    assert len(evaluation.arms) == num_arms
+    assert [found.name for found in evaluation.baselines] == ["loss", "aum"]
+
+
+@sqlite_alone
 def test_a_baseline_that_is_not_wanted_is_not_trained(database: Database, settings: Settings, points: Path) -> None:
     section = {"arms": ["curated", "random"], "seeds": 1, "baseline": False, "plant": {}}
     job_id = run_to_end(database, settings, make_document(points, evaluation=section))
@@ -194,6 +206,35 @@ def test_a_trusted_row_with_the_content_of_a_curated_one_counts_as_that_row(
     assert [arm.num_rows for arm in evaluation.arms] == [NUM_META + 3, NUM_TRAIN + 1 + NUM_META]
     assert evaluation.audit is not None
     assert evaluation.audit.num_judged == NUM_TRAIN - 3, "nor is an error planted in a second copy"
+
+
+@sqlite_alone
+def test_arms_that_would_be_the_same_training_are_trained_once(
+    database: Database, settings: Settings, points: Path
+) -> None:
+    document = make_document(points, method={"name": "aum"}, evaluation={"arms": list(ARMS), "seeds": 2})
+    job_id = run_to_end(database, settings, document)
+    evaluation = read_evaluation(database, job_id)
+    arms = {arm.arm: arm for arm in evaluation.arms}
+    assert tuple(arms) == ARMS
+    assert arms["full"].accuracy == arms["curated"].accuracy == arms["random"].accuracy
+    assert arms["curated"].trained_on == "the same as full, trained once"
+    assert [(found.subject, found.arm) for found in evaluation.comparisons] == [
+        ("curated", "meta"),
+        ("curated", "full-and-meta"),
+        ("curated-and-meta", "meta"),
+    ]
+    assert "Nothing was dropped or weighted: full is also what" in evaluation.verdict
+    assert sum(message.endswith(" of 6)") for message in list_messages(database, job_id)) == 6
+
+
+@sqlite_alone
+def test_few_planted_errors_and_few_seeds_are_told(database: Database, settings: Settings, points: Path) -> None:
+    section = {"arms": ["full", "curated"], "seeds": 1, "plant": {"rate": 0.01}}
+    evaluation = evaluate(database, settings, make_document(points, evaluation=section))
+    assert evaluation.verdict.startswith("From 1 seed alone: ")
+    assert evaluation.audit is not None
+    assert evaluation.audit.reading.startswith("Only 1 error planted, which is too few")
 
 
 @sqlite_alone

@@ -1,6 +1,7 @@
 """What the trainings of an evaluation add up to."""
 
 from collections.abc import Iterable
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,8 +22,8 @@ from worker.evaluation.bootstrap import bootstrap_mean, describe_bootstrap
 from worker.evaluation.detection import summarise_detection
 from worker.evaluation.plant import Planting
 from worker.evaluation.statistics import describe_method, estimate_mean
-from worker.evaluation.verdict import compare, compare_arms, write_verdict
-from worker.evaluation.workload import AUDIT_BASELINE_KEY, AUDIT_KEY, CURVE_ARMS, Results, Workload, make_key
+from worker.evaluation.verdict import compare, compare_arms, warn_of_few, write_verdict
+from worker.evaluation.workload import AUDIT_BASELINE_KEY, AUDIT_KEY, CURVE_ARMS, Results, Workload
 from worker.phases.reading import JobData
 from worker.phases.scoring import Outcome
 
@@ -37,8 +38,8 @@ def summarise(data: JobData, outcome: Outcome, workload: Workload, results: Resu
     """Return accuracies with intervals, paired differences, the prune curve, baselines, the audit and the verdict."""
     summariser = _Summariser(data, outcome, workload, results)
     arms = workload.wanted.arms
-    correct = {arm: summariser.stack(make_key(arm, seed) for seed in workload.seeds) for arm in arms}
-    comparisons = compare_arms(correct, data.options.seed)
+    correct = {arm: summariser.stack(workload.find_key(arm, seed) for seed in workload.seeds) for arm in arms}
+    comparisons = compare_arms(correct, data.options.seed, workload.twins)
     curve, audit = summariser.draw_curve(), summariser.audit()
     is_tested = bool(arms or curve)
     return EvaluationSummary(
@@ -48,7 +49,7 @@ def summarise(data: JobData, outcome: Outcome, workload: Workload, results: Resu
         comparisons=comparisons,
         interval_method=describe_method(len(workload.seeds)),
         bootstrap_method=describe_bootstrap(),
-        verdict=write_verdict(comparisons, audit),
+        verdict=write_verdict(comparisons, audit, num_seeds=len(workload.seeds), twins=workload.twins),
         curve=curve,
         baselines=summariser.compare_baselines(),
         audit=audit,
@@ -68,7 +69,9 @@ class _Summariser:
 
     def make_arm(self, arm: ArmName, num_kept: int | None = None) -> Arm:
         """Return an arm as its first seed trained on it."""
-        return self._workload.make_arm(arm, self._workload.seeds[0], self._results, num_kept)
+        made = self._workload.make_arm(arm, self._workload.seeds[0], self._results, num_kept)
+        twin = self._workload.twins.get(arm) if num_kept is None else None
+        return made if twin is None else replace(made, trained_on=f"the same as {twin}, trained once")
 
     def summarise_arm(self, arm: Arm, right_ST: NDArray[np.uint8]) -> ArmSummary:
         """Return the accuracy of an arm."""
@@ -114,13 +117,14 @@ class _Summariser:
         planting, plant = self._workload.planting, self._workload.wanted.plant
         if planting is None or plant is None:
             return None
+        num_planted = int(planting.is_planted.sum())
         return AuditSummary(
             kind=plant.kind,
             rate=plant.rate,
             num_judged=int(planting.is_judged.sum()),
-            num_planted=int(planting.is_planted.sum()),
+            num_planted=num_planted,
             detections=self._detect(planting),
-            reading=_READING,
+            reading=warn_of_few(num_planted) + _READING,
         )
 
     def _detect(self, planting: Planting) -> list[DetectionSummary]:

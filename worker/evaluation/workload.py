@@ -12,6 +12,7 @@ from sama_core import AbstractExamples
 from sama_core.views import JoinedExamples, RelabelledExamples
 from service.jobs.document import EvaluationSpec, JobDocument
 from service.jobs.document_specs import Arm as ArmName
+from service.jobs.evaluation_plan import find_twins
 from service.results.rows import count_kept
 from service.storage.estimates import count_plain_trainings
 from worker.evaluation.arms import Arm, ArmPlan, Trusted
@@ -57,6 +58,7 @@ class Workload:
         seeds: of the arms.
         num_steps: of every plain training.
         arm_plan: what the arms are made from.
+        twins: arms that would be the training of another one over again, each with that one, whose results it takes.
         planting: planted errors; None where none were asked for, or there is no row to plant one in.
         watched: key of the training that shows what the baselines say; None where no one asks.
         fractions: keep fraction -> rows kept, of the prune curve.
@@ -70,6 +72,7 @@ class Workload:
         self.seeds = list(range(first, first + self.wanted.seeds))
         self.num_steps = -(-len(data.train) // options.batch_size) * options.epochs
         self.arm_plan = _make_arm_plan(document, data, outcome)
+        self.twins = find_twins(document)
         self.planting = self._plant(data, outcome)
         self.watched = self._choose_watched()
         total, num_labels = len(data.tables.train), int((self.arm_plan.rank >= 0).sum())
@@ -104,10 +107,11 @@ class Workload:
             return None
         return make_key("full", self.seeds[0]) if "full" in self.wanted.arms else "baseline"
 
-    def find_key(self, arm: ArmName, seed: int, num_kept: int) -> str:
-        """Return the key of a point of the prune curve: that of the arm itself where it keeps as many rows."""
-        same = num_kept == self.arm_plan.num_kept and arm in self.wanted.arms
-        return make_key(arm, seed, None if same else num_kept)
+    def find_key(self, arm: ArmName, seed: int, num_kept: int | None = None) -> str:
+        """Return the key of an arm, or of a point of the prune curve: that of the arm where it keeps as many rows."""
+        if num_kept is None or (num_kept == self.arm_plan.num_kept and arm in self.wanted.arms):
+            return make_key(self.twins.get(arm, arm), seed)
+        return make_key(arm, seed, num_kept)
 
     def list_runs(self) -> list[PlannedRun]:
         """Return every training, each once: arms seed by seed, so that they are paired early on; the method last."""
@@ -118,7 +122,8 @@ class Workload:
                 runs[self.watched] = replace(runs[self.watched], key=self.watched, title="plain training")
         for seed in self.seeds:
             for arm in self.wanted.arms:
-                runs.setdefault(make_key(arm, seed), self._plan_arm(arm, seed))
+                if arm not in self.twins:
+                    runs.setdefault(make_key(arm, seed), self._plan_arm(arm, seed))
             for num_kept in self.fractions.values():
                 for arm in CURVE_ARMS:
                     key = self.find_key(arm, seed, num_kept)

@@ -90,10 +90,9 @@ def test_relabel_has_defaults_of_its_own_and_keeps_every_row() -> None:
 def test_null_counts_as_not_given() -> None:
     data = whole_document()
     data["training"] = None
-    data["evaluation"] = None
     data["dataset"]["source"] = None
     document = parse_document(data)
-    assert document.evaluation is None
+    assert document.dataset.source is None
     assert document.training.optimizer == "adamw"
 
 

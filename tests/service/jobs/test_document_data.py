@@ -95,3 +95,15 @@ def test_fault_is_named(fields: dict[str, Any], param: str, message: str) -> Non
         parse_document(make_document(**fields))
     found = {problem.param: problem.message for problem in caught.value.problems}
     assert message in found[param]
+
+
+@pytest.mark.parametrize("method", ["el2n", "grand", "forgetting", "dual"])
+def test_scores_of_hardness_correct_no_labels(method: str) -> None:
+    with pytest.raises(DocumentError) as caught:
+        parse_document(make_document(task="relabel", method={"name": method}))
+    (problem,) = caught.value.problems
+    assert (problem.param, problem.seen) == ("method.name", repr(method))
+    assert (
+        f"but method '{method}' scores how hard a row is, right or wrong alike; wanted one of sama," in problem.message
+    )
+    assert parse_document(make_document(task="relabel", method={"name": "aum"})).task == "relabel"

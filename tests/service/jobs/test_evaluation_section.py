@@ -1,11 +1,12 @@
-"""The section `evaluation`: the arms filled in, every message, and the trainings it costs."""
+"""The section `evaluation`: what it is by default, every message, and the trainings it costs."""
 
 from typing import Any
 
 import pytest
 
-from service.jobs.document import DocumentError, canonical_json, parse_document, read_document
-from service.jobs.evaluation_plan import plan_evaluation
+from service.jobs.document import DocumentError, JobDocument, canonical_json, parse_document, read_document
+from service.jobs.document_specs import PLAIN_BASELINES
+from service.jobs.evaluation_plan import find_twins, plan_evaluation
 from service.storage.estimates import estimate_job
 
 PLAIN = ("full", "curated", "random")
@@ -13,13 +14,21 @@ WHOLE = (*PLAIN, "meta", "full-and-meta", "curated-and-meta")
 
 
 def make_document(**sections: Any) -> dict[str, Any]:
+    """Return a document; a section that is None is left out, but for `evaluation`, which is then null."""
     usual: dict[str, Any] = {
         "dataset": {"uri": "d.csv", "features": ["x"], "label": "y"},
         "meta": {"uri": "m.csv"},
         "test": {"uri": "t.csv"},
         "evaluation": {},
     }
-    return {name: section for name, section in (usual | sections).items() if section is not None}
+    return {
+        name: section for name, section in (usual | sections).items() if section is not None or name == "evaluation"
+    }
+
+
+def make_silent(**sections: Any) -> dict[str, Any]:
+    """Return a document that does not say whether it wants an evaluation."""
+    return {name: section for name, section in make_document(**sections).items() if name != "evaluation"}
 
 
 def find_messages(**sections: Any) -> dict[str, str]:
@@ -47,6 +56,41 @@ def test_arms_are_filled_in_by_what_is_trusted(sections: dict[str, Any], arms: t
     assert document.evaluation is not None
     assert document.evaluation.arms == arms
     text = canonical_json(document)
+    assert canonical_json(parse_document(read_document(text))) == text
+
+
+def test_a_job_with_a_test_set_is_evaluated_as_a_whole_unless_it_says_no() -> None:
+    document = parse_document(make_silent())
+    assert document == parse_document(make_document(evaluation={}))
+    assert document.evaluation is not None
+    assert (document.evaluation.arms, document.evaluation.seeds, document.evaluation.baseline) == (WHOLE, 3, True)
+    assert parse_document(make_document(evaluation=None)).evaluation is None
+
+
+@pytest.mark.parametrize("method", ["sama", "confident-learning", "trusted-model"])
+def test_without_a_test_set_the_baseline_is_run_alone(method: str) -> None:
+    silent = make_silent(test=None, method={"name": method})
+    document = parse_document(silent)
+    assert document == parse_document(silent | {"evaluation": {"baseline": True}})
+    assert plan_evaluation(document).num_plain == 1
+    assert parse_document(silent | {"evaluation": None}).evaluation is None
+
+
+@pytest.mark.parametrize("method", PLAIN_BASELINES)
+def test_beside_what_is_itself_one_plain_training_no_other_is_run(method: str) -> None:
+    assert parse_document(make_silent(test=None, meta=None, method={"name": method})).evaluation is None
+    assert parse_document(make_silent(meta=None, method={"name": method})).evaluation is not None
+
+
+def test_the_schema_gives_an_absent_evaluation_no_default_of_null() -> None:
+    field = JobDocument.model_json_schema()["properties"]["evaluation"]
+    assert "default" not in field
+    assert {"type": "null"} in field["anyOf"]
+
+
+@pytest.mark.parametrize("section", [None, {}, {"arms": ["curated"], "seeds": 1}])
+def test_a_stored_document_is_read_as_it_was_taken(section: dict[str, Any] | None) -> None:
+    text = canonical_json(parse_document(make_document(evaluation=section)))
     assert canonical_json(parse_document(read_document(text))) == text
 
 
@@ -110,6 +154,29 @@ def test_fault_is_named(evaluation: dict[str, Any], others: dict[str, Any], para
 def test_trainings_are_counted(evaluation: dict[str, Any], num_plain: int, num_method: int) -> None:
     plan = plan_evaluation(parse_document(make_document(evaluation=evaluation, task="prune")))
     assert (plan.num_plain, plan.num_method) == (num_plain, num_method)
+
+
+@pytest.mark.parametrize(
+    ("sections", "num_plain", "twins"),
+    [
+        ({"method": {"name": "aum"}}, 9, {"curated": "full", "random": "full", "curated-and-meta": "full-and-meta"}),
+        (
+            {"task": "prune", "selection": {"keep_fraction": 1.0}, "evaluation": {"arms": PLAIN}},
+            3,
+            {"curated": "full", "random": "full"},
+        ),
+        ({"method": {"name": "aum"}, "evaluation": {"arms": ["curated", "random"]}}, 4, {"random": "curated"}),
+        ({"method": {"name": "aum"}, "selection": {"keep_fraction": 0.9}}, 18, {}),
+        ({"method": {"name": "aum"}, "task": "relabel"}, 18, {}),
+        ({}, 18, {}),
+    ],
+)
+def test_no_training_is_done_twice_where_nothing_is_dropped_or_weighted(
+    sections: dict[str, Any], num_plain: int, twins: dict[str, str]
+) -> None:
+    document = parse_document(make_document(**sections))
+    assert find_twins(document) == twins
+    assert plan_evaluation(document).num_plain == num_plain
 
 
 def test_without_an_evaluation_nothing_more_is_trained() -> None:

@@ -11,7 +11,7 @@ import pytest
 from service.attempts.repository import AttemptRepository
 from service.db.engine import Database
 from service.jobs.repository import JobRepository
-from service.jobs.state import JobState
+from service.jobs.state import JobState, Phase
 from service.settings import Settings
 from tests.service.attempts.factory import LOST, add_job, claim_one, complete, get_job
 from tests.worker.supervision.conftest import Supervise, SupervisedAttempt
@@ -85,6 +85,24 @@ def test_an_attempt_out_of_time_fails(database: Database, supervise: Supervise, 
     job = get_job(database, job_id)
     assert (job.state, job.error_code) == (JobState.FAILED, "time_limit")
     assert job.used_seconds >= 1.0
+    assert job.error_message == (
+        "The job used up its time limit before its training could start: start-up and reading took 1.0 s of 1 s."
+    )
+
+
+@pytest.mark.parametrize(("phase", "is_before"), [(Phase.READING, True), (Phase.TRAINING, False)])
+def test_time_that_went_by_before_the_training_is_told_apart(
+    database: Database, quick: Settings, monkeypatch: pytest.MonkeyPatch, phase: Phase, is_before: bool
+) -> None:
+    monkeypatch.setattr("worker.supervisor.make_command", lambda *_: ["sleep", "60"])
+    job_id = add_job(database, max_seconds=0.5)
+    claim, claimed_at = claim_one(database), time.monotonic()
+    with database.write() as session:
+        AttemptRepository(session).enter_phase(job_id, claim.attempt, phase, "as an attempt does")
+    AttemptSupervisor(database, quick, claim, claimed_at).run()
+    message = get_job(database, job_id).error_message
+    assert message is not None
+    assert ("before its training could start" in message) == is_before
 
 
 def test_an_attempt_is_told_when_its_time_ends_its_own_start_included(
