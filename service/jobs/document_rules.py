@@ -183,7 +183,8 @@ def _check_meta(draft: Draft) -> Iterator[Problem]:
     method = draft.find_text("method.name") or "sama"
     task = draft.find_text("task") or "reweight"
     needs_meta = method not in META_FREE_BASELINES
-    sources = [source for source in META_SOURCES if source != "self" or method not in TRUSTING_BASELINES]
+    judges_itself = task == "prune" and method not in TRUSTING_BASELINES
+    sources = [source for source in META_SOURCES if source != "self" or judges_itself]
     wanted = f"one of {list_names(f'meta.{source}' for source in sources)}"
     if draft.find("meta") is None and needs_meta:
         baselines = list_names(META_FREE_BASELINES)

@@ -60,7 +60,7 @@ def test_a_job_runs_from_document_to_verified_bundle(write_spec: WriteSpec, data
     fields = json.loads(done.stdout.splitlines()[-1])
     assert (fields["bundle"], fields["job"]["state"]) == (str(out), "succeeded")
     assert fields["summary"]["selection"]["n_kept"] == 30
-    assert len(list(out.iterdir())) == 7
+    assert len(list(out.iterdir())) == 8
     assert "data: 60 to curate, 20 trusted, 20 for the test, 2 classes" in done.stderr
     assert "arm curated, seed 2: test accuracy" in done.stderr
     assert "succeeded · 100%" in done.stderr.splitlines()[-1]
@@ -93,7 +93,7 @@ def test_the_summary_is_for_people_and_a_kept_job_stays_to_be_served(
     assert done.returncode == 0, done.stderr
     lines = [line.split() for line in done.stdout.splitlines()]
     assert ["keep", "60", "100.0%"] in lines
-    assert f"bundle:  {tmp_path / 'out'} (7 files, 60 rows, 60 kept; every digest holds" in done.stdout
+    assert f"bundle:  {tmp_path / 'out'} (8 files, 60 rows, 60 kept; every digest holds" in done.stdout
     assert (data_dir / "sama.db").exists()
     once_more = _run("curate", spec, "--out", tmp_path / "out", "--data-dir", data_dir, "--overwrite")
     assert once_more.returncode == 0, once_more.stderr

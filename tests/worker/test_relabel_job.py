@@ -115,6 +115,8 @@ def test_rows_labelled_for_the_first_time_take_their_place_by_score_at_every_kee
     pairs = zip(rows["given_label"], rows["label"], strict=True)
     new = np.array([given is None and label is not None for given, label in pairs])
     assert (new.sum(), summary.selection.n_cut_off > 0) == (5, True)
+    assert any(note.startswith("How sure the labels of rows without a given label are") for note in summary.notes)
+    assert any(note.startswith("noise_score beside the given labels of trusted rows") for note in summary.notes)
     assert (rank[new] < num_sound).all(), "ahead of the likely mislabelled ones"
     assert rank[new].min() < 0.8 * NUM_TRAIN
     if rule == "top":

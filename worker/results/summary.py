@@ -25,6 +25,10 @@ from worker.results.groups import MAX_SOURCES, GroupCounts
 
 _NUM_BINS = 20
 _ENOUGH_PER_CLASS = 5
+_OF_ADDED = (
+    "How sure the labels of rows without a given label are was learned on rows that have one: too sure where the "
+    "others are of another kind."
+)
 _LEAST_WEIGHT_RANGE = 2.0
 
 
@@ -57,6 +61,8 @@ def build_summary(
         notes.append("The evaluation trains on curated rows alone; no arm sees the meta set as such.")
     if document.relabelling is not None and not outcome.is_calibrated:
         notes.append(warn_uncalibrated(decisions.method))
+    if outcome.added is not None and outcome.added.num_labels:
+        notes.append(_OF_ADDED)
     classes = counts.classes.summarise_classes(data.tables.label_map.values)
     notes += note_emptied_classes(classes)
     check = _read_check(decisions)

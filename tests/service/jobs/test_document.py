@@ -184,6 +184,7 @@ def test_null_counts_as_not_given() -> None:
         ({"meta": {"label": "label"}}, "meta", "gives nothing; wanted exactly one of split, uri, fraction or self."),
         ({"meta": {"uri": "./data.parquet"}}, "meta.uri", "is the file of dataset.uri; wanted another file"),
         ({"meta": None}, "meta", "method 'sama' needs it; wanted one of meta.split, meta.uri,"),
+        ({"meta": None, "task": "reweight"}, "meta", "wanted one of meta.split, meta.uri or meta.fraction. Method"),
         ({"meta": {"self": True, "label": "y"}}, "meta.label", "has no effect beside meta.self"),
         ({"meta": {"self": False}}, "meta.self", "is false; wanted true."),
         ({"meta": {"self": True}, "task": "reweight"}, "meta.self", "cannot tell which are wrong, so it serves task"),
