@@ -2,6 +2,9 @@
 
 from service.errors import ServiceError
 
+READ_ERRORS = (ArithmeticError, AttributeError, LookupError, OSError, TypeError, ValueError)
+"""What a `read` raises that does not fit the data; told with the row. Anything else goes through as it is."""
+
 
 class DifferentSourceError(ServiceError):
     """A source that is not what the bundle was made from.

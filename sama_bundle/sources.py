@@ -7,7 +7,7 @@ import numpy as np
 import pyarrow as pa
 
 from sama_bundle.comparison import FoundRows, compare_rows
-from sama_bundle.errors import UnreadableSourceError
+from sama_bundle.errors import READ_ERRORS, UnreadableSourceError
 from sama_bundle.reading import Content, ExampleReader, Positions, find_curated, list_columns
 from sama_bundle.recorded import RecordedRows
 from service.jobs.document import JobDocument
@@ -46,7 +46,7 @@ def locate_by_reading(
 
     Raises:
         DifferentSourceError: naming the first row that differs.
-        UnreadableSourceError: there is neither `read` nor `ids`, they do not fit, or `read` raises something.
+        UnreadableSourceError: there is neither `read` nor `ids`, they do not fit, or `read` raises one of READ_ERRORS.
     """
     if read is None and ids is None:
         raise UnreadableSourceError(
@@ -88,7 +88,7 @@ def _read_rows(
 def _read_row(read: Read, row: int, num_rows: int) -> Content:
     try:
         return read(row)
-    except Exception as exc:  # someone else's function: whatever it raises is told with the row
+    except READ_ERRORS as exc:
         message = (
             f"read raised {type(exc).__name__} for row {row}: {exc}; wanted the content of each of {num_rows:,} rows."
         )

@@ -8,7 +8,7 @@ import numpy as np
 import pyarrow as pa
 
 from sama_bundle.comparison import describe_difference
-from sama_bundle.errors import DifferentSourceError, UnreadableSourceError
+from sama_bundle.errors import READ_ERRORS, DifferentSourceError, UnreadableSourceError
 from sama_bundle.frames import is_instance
 from sama_bundle.reading import Content, ExampleReader
 from sama_bundle.recorded import RecordedRows
@@ -128,7 +128,7 @@ class KeyFilter:
             return self._read_member(example, key)
         try:
             return self._read(example)
-        except Exception as exc:  # someone else's function: whatever it raises is told with the key
+        except READ_ERRORS as exc:
             message = (
                 f"read raised {type(exc).__name__} for the example with the key {key!r}: {exc}; wanted its content."
             )

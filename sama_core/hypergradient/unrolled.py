@@ -79,7 +79,7 @@ class UnrolledHypergradient(AbstractHypergradient):
 
     @contextmanager
     def record(self, problem: BilevelProblem) -> Iterator[None]:  # noqa: ARG002 - the contract's signature
-        """Ask for attention kernels that have a second derivative, so that both passes use the same."""
+        """Ask for operations that have a second derivative, so that both passes use the same."""
         with plain_operations():
             yield
 

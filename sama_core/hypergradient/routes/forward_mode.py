@@ -18,7 +18,8 @@ from sama_core.problem import BilevelProblem
 class ForwardModeRoute(AbstractRoute):
     """s by dual numbers through the network: about the time of three forward passes.
 
-    PyTorch's fused attention kernels have no forward derivative, hence the plain ones for both passes.
+    PyTorch's fused attention kernels and bags of embeddings have no forward derivative, hence plain ones in both
+    passes.
     """
 
     name = "forward-mode"
@@ -28,7 +29,7 @@ class ForwardModeRoute(AbstractRoute):
 
     @contextmanager
     def record(self, problem: BilevelProblem) -> Iterator[None]:  # noqa: ARG002 - the contract's signature
-        """Ask for attention kernels that have a forward derivative, so that both passes use the same."""
+        """Ask for operations that have a forward derivative, so that both passes use the same."""
         with plain_operations():
             yield
 
