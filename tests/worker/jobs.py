@@ -136,3 +136,13 @@ def read_result(database: Database, job_id: str) -> tuple[ResultTable, list[Prev
             select(PreviewTable).where(PreviewTable.job_id == job_id).order_by(PreviewTable.suspicion_rank)
         )
         return result, list(previews)
+
+
+def compare_results(database: Database, job_id: str, other_id: str) -> None:
+    """Hold the results of two jobs against each other: the same but for rounding."""
+    left, right = read_rows(database, job_id), read_rows(database, other_id)
+    for name in ("weight", "score", "noise_score"):
+        numbers = [np.asarray(rows[name], dtype=np.float64) for rows in (left, right)]
+        assert np.abs(numbers[0] - numbers[1]).max() < 1e-4, name
+    for name in ("row", "suggested_label"):
+        assert left[name] == right[name]

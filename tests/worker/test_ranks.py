@@ -8,7 +8,6 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import psutil
 import pytest
 
@@ -17,11 +16,11 @@ from service.jobs.repository import JobRepository
 from service.settings import Settings
 from tests.worker.jobs import (
     claim_job,
+    compare_results,
     list_messages,
     make_document,
     queue_job,
     read_result,
-    read_rows,
     release,
     run_claimed,
     run_to_end,
@@ -92,16 +91,6 @@ def after_a_checkpoint(database: Database, job_id: str, act: Callable[[], None])
     return thread
 
 
-def compare(database: Database, job_id: str, other_id: str) -> None:
-    """Hold the results of two jobs against each other."""
-    left, right = read_rows(database, job_id), read_rows(database, other_id)
-    for name in ("weight", "score", "noise_score"):
-        numbers = [np.asarray(rows[name], dtype=np.float64) for rows in (left, right)]
-        assert np.abs(numbers[0] - numbers[1]).max() < 1e-4, name
-    for name in ("row", "suggested_label"):
-        assert left[name] == right[name]
-
-
 @pytest.mark.parametrize("seeds", [1, 2])
 def test_two_devices_give_what_one_gives(
     database: Database, settings: Settings, document: Document, seeds: int
@@ -109,7 +98,7 @@ def test_two_devices_give_what_one_gives(
     shared, alone = (
         run_to_end(database, settings, document(number) | {"method": {"seeds": seeds}}) for number in (2, 1)
     )
-    compare(database, shared, alone)
+    compare_results(database, shared, alone)
     assert "training on 2 devices" in list_messages(database, shared)
     assert [read_result(database, job)[0].manifest["method"]["facts"]["num_processes"] for job in (shared, alone)] == [
         2,
@@ -133,7 +122,7 @@ def test_a_job_begun_on_two_devices_goes_on_with_one(
     assert "training on 1 device; 2 were asked for, this worker has 1" in messages
     assert any(message.startswith("resumed from step") for message in messages)
     monkeypatch.undo()
-    compare(database, job_id, run_to_end(database, eager, document(1, epochs=30)))
+    compare_results(database, job_id, run_to_end(database, eager, document(1, epochs=30)))
 
 
 def test_a_killed_rank_loses_the_attempt_and_the_next_goes_on(
