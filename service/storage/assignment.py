@@ -34,9 +34,9 @@ def assign_rows(document: JobDocument, sources: Sources, findings: Findings) -> 
         for mask in masks.values():
             taken |= mask
         masks["train"] = ~taken
-        if not masks["train"].any():
-            why = "no rows" if table.num_rows == 0 else "no rows besides those of meta.split and test.split"
-            findings.refuse("dataset.uri", why, "rows to curate", f"dataset.uri: {table.path.name} has {why}.")
+    if not masks["train"].any() and (table.num_rows == 0 or "train" not in splits):
+        why = "no rows" if table.num_rows == 0 else "no rows besides those of meta.split and test.split"
+        findings.refuse("dataset.uri", why, "rows to curate", f"dataset.uri: {table.path.name} has {why}.")
     _check_overlap(masks, splits, table.path.name, findings)
     for role, other in sources.tables.items():
         if role not in masks:
@@ -87,7 +87,7 @@ def _match_splits(splits: Mapping[RoleName, SplitSpec], sources: Sources, findin
             parts[role].append(match_value(batch.column(split.column), split.value))
     masks = {role: np.concatenate([np.zeros(0, dtype=np.bool_), *found]) for role, found in parts.items()}
     for role, split in splits.items():
-        if not masks[role].any():
+        if table.num_rows and not masks[role].any():
             _refuse_empty(role, split, list(present[split.column]), findings)
     return masks
 

@@ -22,6 +22,8 @@ _DECIMAL = r"^[+-]?(([0-9]|[1-9][0-9]*)(\.[0-9]*)?|\.[0-9]+)([eE][+-]?[0-9]+)?$"
 _INFINITE = r"^[+-]?(inf|Inf|INF|infinity|Infinity)$"
 _LONG_WHOLE = r"^[+-]?[0-9]{19,}$"
 
+_DELIMITERS = {",": "commas", "\t": "tabs", ";": "semicolons", "|": "bars"}
+
 
 class ColumnType:
     """The narrowest type that fits every value of a text column seen so far."""
@@ -100,6 +102,13 @@ class CsvSource(AbstractTableSource):
                 raise self.fault("line 1 is no header of column names in UTF-8.", line=1) from exc
         if not names:
             raise self.fault("is empty; wanted a header line and rows.")
+        if len(names) == 1 and (mistaken := _find_other_delimiter(names[0], self.delimiter)) is not None:
+            own, other = _DELIMITERS[self.delimiter], _DELIMITERS[mistaken]
+            suffix = " (or a file name ending in .tsv)" if mistaken == "\t" else ""
+            message = (
+                f"line 1 is one name with {other} in it, {names[0][:60]!r}; wanted {own} between the columns{suffix}."
+            )
+            raise self.fault(message, line=1)
         repeated = sorted({name for name in names if names.count(name) > 1})
         if repeated:
             raise self.fault(f"line 1 names the column {repeated[0]!r} more than once; wanted each name once.", line=1)
@@ -163,6 +172,13 @@ class _LineNotTextError(Exception):
     def __init__(self, line: int) -> None:
         super().__init__(f"line {line}")
         self.line = line
+
+
+def _find_other_delimiter(header: str, own: str) -> str | None:
+    """Return what else a header that is one name seems to be divided by."""
+    counts = {mark: header.count(mark) for mark in _DELIMITERS if mark != own}
+    most = max(counts, key=lambda mark: counts[mark])
+    return most if counts[most] else None
 
 
 def _decode_lines(stream: io.BufferedReader) -> Iterator[str]:

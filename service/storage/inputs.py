@@ -1,5 +1,6 @@
 """The input columns of the examples, brought to one form for every file: text, image bytes, numbers, categories."""
 
+import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -24,6 +25,9 @@ from service.storage.sketches import AbstractSketches
 FeatureKind = Literal["numeric", "categorical"]
 Rows = npt.NDArray[np.int64]
 
+# How pandas names the row numbers it writes beside the columns, and what it makes of such a name on the way back.
+_ROW_NUMBERS = re.compile(r"(Unnamed: 0(\.\d+)?|__index_level_\d+__)?")
+
 
 class DataLimits(Protocol):
     """The settings that reading a data set heeds."""
@@ -43,12 +47,13 @@ class DataLimits(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class InputColumns:
-    """Which columns the model reads, and what kind of feature each one is."""
+    """Which columns the model reads, and what kind of feature each one is; what `*` left out, and why."""
 
     kind: Literal["text", "image", "features"]
     names: tuple[str, ...]
     features: dict[str, FeatureKind]
     left_out: tuple[str, ...] = ()
+    row_numbers: tuple[str, ...] = ()
 
 
 @dataclass
@@ -85,13 +90,16 @@ def choose_inputs(document: JobDocument, schema: pa.Schema) -> InputColumns:
         return InputColumns(dataset.kind, (dataset.text or dataset.image or "",), {})
     names = dataset.features or ()
     left_out: list[str] = []
+    row_numbers: list[str] = []
     if names == (ALL_OTHER_COLUMNS,):
         others = [name for name in schema.names if name not in list_reserved(document)]
+        row_numbers = [name for name in others if _ROW_NUMBERS.fullmatch(name)]
+        others = [name for name in others if name not in row_numbers]
         left_out = [name for name in others if find_feature_kind(schema.field(name)) is None]
         names = tuple(name for name in others if name not in left_out)
     kinds = {name: find_feature_kind(schema.field(name)) for name in names if name in schema.names}
     features = {name: kind for name, kind in kinds.items() if kind is not None}
-    return InputColumns("features", names, features, tuple(left_out))
+    return InputColumns("features", names, features, tuple(left_out), tuple(row_numbers))
 
 
 def list_reserved(document: JobDocument) -> set[str]:

@@ -193,6 +193,9 @@ def _note_inputs(document: JobDocument, scan: DatasetScan) -> Iterator[str]:
     if scan.sources.inputs.left_out:
         names = ", ".join(scan.sources.inputs.left_out)
         yield f"dataset.features '*' leaves out columns that hold neither numbers nor text: {names}."
+    if scan.sources.inputs.row_numbers:
+        names = ", ".join(repr(name) for name in scan.sources.inputs.row_numbers)
+        yield f"dataset.features '*' leaves out the row numbers that pandas writes beside the columns: {names}."
     for name, count in train.counts.missing.items():
         if count and scan.sources.inputs.kind == "text":
             yield f"{count:,} of {num_rows:,} curated rows have no text in {name!r}; they count as empty text."

@@ -20,7 +20,7 @@ RowsOf = {"train": "curated rows", "meta": "meta set", "test": "test rows"}
 
 
 def check_label_column(param: str, name: str, where: str, column: LabelColumn, findings: Findings) -> bool:
-    """Refuse a column of decimals, naming the first value that is no label; tell whether it holds labels."""
+    """Refuse a column with fractions, naming the first; note one of whole decimals; tell whether it holds labels."""
     wanted = "whole numbers or text"
     if column.first_fraction is not None:
         row, value = column.first_fraction
@@ -30,11 +30,12 @@ def check_label_column(param: str, name: str, where: str, column: LabelColumn, f
         )
         findings.refuse(param, seen, wanted, message)
         return False
-    if column.is_bare_float and column.classes:
-        seen = f"{name!r} of type {column.given_type}"
-        message = f"{param} is {name!r}, a column of decimals (type {column.given_type}) in {where}; wanted {wanted}."
-        findings.refuse(param, seen, wanted, message)
-        return False
+    if column.is_float and column.classes:
+        note = (
+            f"Column {name!r} of {where} is of decimals (type {column.given_type}), all whole: read as whole numbers."
+        )
+        if note not in findings.notes:
+            findings.notes.append(note)
     return True
 
 

@@ -34,18 +34,12 @@ class LabelColumn:
     def __init__(self, kind: pa.DataType) -> None:
         self.type = find_label_type(kind) or pa.string()
         self.given_type = kind
+        self.is_float = pa.types.is_floating(kind.value_type if pa.types.is_dictionary(kind) else kind)
         self.classes: list[int | str] = []
         self.num_minus_one = 0
         self.first_fraction: tuple[int, float] | None = None
         self._codes: dict[int | str, int] = {}
         self._parts: list[npt.NDArray[np.int64]] = []
-        self._is_float = pa.types.is_floating(kind)
-        self._has_missing = False
-
-    @property
-    def is_bare_float(self) -> bool:
-        """Tell whether the column is of decimals without the missing values that turn whole numbers into them."""
-        return self._is_float and not self._has_missing
 
     def add(self, values: Array, rows: npt.NDArray[np.int64]) -> None:
         """Take in the labels of one batch; `rows` are their row numbers in the file."""
@@ -71,7 +65,7 @@ class LabelColumn:
     def _read_values(self, values: Array, rows: npt.NDArray[np.int64]) -> Array:
         if pa.types.is_dictionary(values.type):
             values = pc.cast(values, values.type.value_type)
-        if self._is_float:
+        if self.is_float:
             values = self._drop_fractions(pc.cast(values, pa.float64()), rows)
         elif pa.types.is_uint64(values.type):
             # A number past 2^63 is no class; 2^64 - 1 in particular is a -1 that lost its sign.
@@ -82,7 +76,6 @@ class LabelColumn:
     def _drop_fractions(self, values: Array, rows: npt.NDArray[np.int64]) -> Array:
         numbers = values.to_numpy(zero_copy_only=False)
         missing = np.isnan(numbers)
-        self._has_missing = self._has_missing or bool(missing.any())
         with np.errstate(invalid="ignore"):
             faulty = ~missing & ((np.floor(numbers) != numbers) | (np.abs(numbers) >= 2**53))
         if self.first_fraction is None and faulty.any():

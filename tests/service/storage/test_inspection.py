@@ -147,12 +147,6 @@ KEY = columns()["key"]
             "dataset.label",
             "0.5 in row 0; wanted whole numbers or text.",
         ),
-        (
-            {"y": [float(value) for value in Y]},
-            document(),
-            "dataset.label",
-            "a column of decimals (type double) in t.parquet;",
-        ),
         ({"y": [[value] for value in Y]}, document(), "dataset.label", "a column of type list<element: int64>"),
         (
             {"y": [0] * NUM_ROWS},
@@ -300,6 +294,13 @@ def test_star_takes_what_can_be_a_feature(tmp_path: Path, limits: Settings) -> N
     assert "dataset.features '*' leaves out columns that hold neither numbers nor text: votes." in report.notes
 
 
+@pytest.mark.parametrize("name", ["", "Unnamed: 0", "__index_level_0__"])
+def test_star_leaves_row_numbers_out(tmp_path: Path, limits: Settings, name: str) -> None:
+    report = look(tmp_path, limits, document(dataset={"features": "*"}), columns(**{name: list(range(NUM_ROWS))}))
+    assert report.features == {"age": "numeric", "job": "categorical", "text": "categorical"}
+    assert any("row numbers" in note and note.endswith(f"columns: {name!r}.") for note in report.notes)
+
+
 def test_trusted_share_is_said(tmp_path: Path, limits: Settings) -> None:
     report = look(tmp_path, limits, document(meta={"fraction": 0.25}))
     assert report.is_valid
@@ -386,10 +387,13 @@ def test_data_past_the_limit_is_refused(tmp_path: Path) -> None:
     assert "more than 1,000 bytes once decoded; that is the limit here." in report.problems[0].message
 
 
-def test_table_without_rows(tmp_path: Path, limits: Settings) -> None:
+@pytest.mark.parametrize("has_splits", [False, True])
+def test_table_without_rows(tmp_path: Path, limits: Settings, has_splits: bool) -> None:
     empty = pa.table(columns()).slice(0, 0)
     pq.write_table(empty, tmp_path / "t.parquet")
-    data = document(dataset={"split": None}, meta={"fraction": 0.5})
-    del data["test"]
+    data = document()
+    if not has_splits:
+        data = document(dataset={"split": None}, meta={"fraction": 0.5})
+        del data["test"]
     report = inspect(parse_document(data), limits)
-    assert "dataset.uri: t.parquet has no rows." in report.problems[0].message
+    assert [problem.message for problem in report.problems] == ["dataset.uri: t.parquet has no rows."]

@@ -61,7 +61,7 @@ def test_types_that_hold_no_labels(kind: pa.DataType) -> None:
     assert find_label_type(kind) is None
 
 
-def test_decimals_are_refused_with_the_first_row() -> None:
+def test_fractions_are_refused_with_the_first_row() -> None:
     findings = Findings()
     column = gather(pa.array([1.0, 2.0]), pa.array([0.0, 1.5, 2.5]))
     check_label_column("dataset.label", "y", "d.csv", column, findings)
@@ -71,9 +71,19 @@ def test_decimals_are_refused_with_the_first_row() -> None:
     )
 
 
-def test_whole_decimals_are_taken_only_where_values_are_missing() -> None:
+@pytest.mark.parametrize("missing", [[], [None]])
+def test_whole_decimals_are_labels_and_are_noted(missing: list[None]) -> None:
     findings = Findings()
-    check_label_column("dataset.label", "y", "d.csv", gather(pa.array([1.0, None])), findings)
+    column = gather(pa.array([1.0, 2.0, *missing]))
+    assert check_label_column("meta.label", "y", "d.csv", column, findings)
+    assert check_label_column("test.label", "y", "d.csv", column, findings)
     assert findings.is_clean
-    check_label_column("dataset.label", "y", "d.csv", gather(pa.array([1.0, 2.0])), findings)
-    assert "a column of decimals (type double) in d.csv; wanted whole numbers" in findings.list_problems()[0].message
+    assert column.classes == [1, 2]
+    assert findings.notes == ["Column 'y' of d.csv is of decimals (type double), all whole: read as whole numbers."], (
+        "once, not once a role"
+    )
+
+
+def test_categories_of_decimals_are_read_alike() -> None:
+    assert gather(pa.array([2.0, None, 1.0]).dictionary_encode()).classes == [2, 1]
+    assert gather(pa.array([2.0, 0.5]).dictionary_encode()).first_fraction == (1, 0.5)

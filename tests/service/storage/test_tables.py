@@ -39,6 +39,24 @@ CSV = 'id,word,share\n1,x,0.5\n2,"y\nz",NA\n,"",3\n'
 JSONL = '{"id": 1, "word": "x", "share": 0.5}\n\n{"id": 2, "word": "y\\nz"}\n{"word": "", "share": 3, "id": null}\n'
 
 
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("t.csv", "id;a;b\n1;2;3\n", "with semicolons in it, 'id;a;b'; wanted commas between the columns."),
+        (
+            "t.csv",
+            "id\ta\n1\t2\n",
+            "with tabs in it, 'id\\ta'; wanted commas between the columns (or a file name ending in .tsv).",
+        ),
+        ("t.tsv", "id,a\n1,2\n", "with commas in it, 'id,a'; wanted tabs between the columns."),
+    ],
+)
+def test_another_delimiter_is_told(tmp_path: Path, name: str, content: str, message: str) -> None:
+    with pytest.raises(DataError) as caught:
+        open_table(write(tmp_path, name, content))
+    assert caught.value.message == f"{name} line 1 is one name {message}"
+
+
 @pytest.mark.parametrize("suffix", ["", ".gz", ".zst"])
 @pytest.mark.parametrize(
     ("name", "content"), [("t.csv", CSV), ("t.tsv", CSV.replace(",", "\t")), ("t.jsonl", JSONL), ("t.ndjson", JSONL)]
