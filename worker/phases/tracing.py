@@ -60,8 +60,8 @@ def trace_doubtful(
 def limit_tracing(num_params: int, num_examples: int, num_meta: int) -> tuple[int, int]:
     """Return how many rows to trace, and how many trusted examples to consider for each of them.
 
-    50 rows; up to 1,000 where the training is long and the network small, so that they take about a twentieth of
-    its time. Up to 1,000 trusted examples. Fewer of both with large networks.
+    50 rows; up to 1,000 where the training is long and the network small, so that they take a small part of its time.
+    Up to 1,000 trusted examples. Fewer of both with large networks.
 
     Args:
         num_params: that are trained.
