@@ -126,8 +126,6 @@ def _tell_kept(done: str | None, *, doubtful: bool, weightless: bool) -> tuple[s
 
 def _tell_dropped(done: str | None, rule: str, *, is_mislabelled: bool) -> tuple[str, str]:
     """Return the verdict on a dropped row and its cause."""
-    if done == "labelled":
-        return "beyond the keep fraction, though labelled", ""
     verdict, cause = _CAUSES.get(rule, _CAUSES["top"])
     if done is not None:
         return f"{verdict}, though {done}", cause

@@ -201,7 +201,7 @@ def test_reasons_follow_the_keep_fraction() -> None:
         "corrected: the model says spam with 0.98; given ham",
         "low score",
         "likely mislabelled: the model says spam with 0.55; given ham",
-        "beyond the keep fraction, though labelled: no label was given; the model says spam with 0.93",
+        "low score, though labelled: no label was given; the model says spam with 0.93",
     ]
     none_kept = apply_num_kept(batch, 0).column("reason").to_pylist()
     assert none_kept[0] == "low score, though corrected: the model says spam with 0.98; given ham"

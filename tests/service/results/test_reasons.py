@@ -36,18 +36,14 @@ LABELLED: dict[str, Any] = {
 
 
 @pytest.mark.parametrize(
-    ("rule", "plain", "corrected"),
-    [
-        ("top", "low score", f"low score, though corrected: {FINDING}"),
-        ("balanced", "low score for its class", f"low score for its class, though corrected: {FINDING}"),
-        ("coverage", f"not needed: {SPREAD}", f"not needed, though corrected: {SPREAD}; {FINDING}"),
-    ],
+    ("rule", "verdict", "cause"),
+    [("top", "low score", ""), ("balanced", "low score for its class", ""), ("coverage", "not needed", SPREAD)],
 )
-def test_a_dropped_row_is_told_the_cause_that_its_rule_has(rule: str, plain: str, corrected: str) -> None:
-    terms = Terms(rule)
-    assert judge(False, terms) == plain
-    assert judge(False, terms, **CORRECTED) == corrected
-    assert judge(False, terms, **LABELLED) == "beyond the keep fraction, though labelled: no label"
+def test_a_dropped_row_is_told_the_cause_that_its_rule_has(rule: str, verdict: str, cause: str) -> None:
+    terms, then = Terms(rule), f"{cause}; " if cause else ""
+    assert judge(False, terms) == (f"{verdict}: {cause}" if cause else verdict)
+    assert judge(False, terms, **CORRECTED) == f"{verdict}, though corrected: {then}{FINDING}"
+    assert judge(False, terms, **LABELLED) == f"{verdict}, though labelled: {then}no label"
     assert judge(False, terms, **WRONG) == f"likely mislabelled: {FINDING}"
 
 

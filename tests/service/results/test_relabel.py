@@ -51,12 +51,7 @@ def test_the_rows_keep_the_given_label_beside_the_one_to_train_on(client: TestCl
     stored = make_rows(NUM_ROWS).to_pylist()
     assert [row["given_label"] for row in rows] == [row["given_label"] for row in stored], "nothing was lost"
     reasons = {row["reason"].partition(":")[0] for row in changed}
-    assert reasons <= {
-        "corrected",
-        "labelled",
-        "low score, though corrected",
-        "beyond the keep fraction, though labelled",
-    }
+    assert reasons <= {"corrected", "labelled", "low score, though corrected", "low score, though labelled"}
 
 
 def test_corrected_rows_are_no_pruned_rows(client: TestClient, job_id: str) -> None:
