@@ -199,7 +199,7 @@ def test_a_job_with_little_time_takes_fewer_epochs_and_gives_what_that_many_give
     database: Database, settings: Settings, points: Path
 ) -> None:
     job_id = queue_job(database, make_long(points))
-    limit(database, job_id, 8.0)
+    limit(database, job_id, 4.0)
     assert run_claimed(database, settings, claim_job(database)) == DONE, list_messages(database, job_id)
     epochs, schedule = read_schedule(database, job_id)
     assert 1 <= epochs < 10_000
@@ -236,7 +236,7 @@ def test_a_resumed_job_keeps_the_epochs_it_was_cut_to(
     database: Database, settings: Settings, points: Path, num_looks: int
 ) -> None:
     job_id = queue_job(database, make_long(points))
-    limit(database, job_id, 6.0)
+    limit(database, job_id, 3.0)
     claim = claim_job(database)
     assert run_claimed(database, settings, claim, StopAfterCut(database, job_id, num_looks)) == STOPPED
     release(database, claim)

@@ -120,10 +120,17 @@ def encode(image: Image.Image, quality: int) -> Image.Image:
 
 
 @settings(max_examples=25, deadline=None)
-@given(seed=st.integers(0, 2**31), quality=st.integers(75, 95), at=st.integers(0, 14))
+@given(seed=st.integers(0, 2**31), quality=st.integers(60, 95), at=st.integers(0, 14))
 def test_an_image_encoded_anew_is_found_and_other_images_are_not(seed: int, quality: int, at: int) -> None:
     images = [paint(seed + offset) for offset in range(15)]
-    assert search_images([*images, encode(images[at], quality)]) == [(at, 15)]
+    found = search_images([*images, encode(images[at], quality)])
+    assert found == [(at, 15)] or (found == [] and quality < 75), "below 75 one in a hundred may be missed"
+
+
+def test_of_images_encoded_anew_at_low_quality_hardly_any_is_missed() -> None:
+    images = [paint(seed) for seed in range(300)]
+    found = sum(search_images([image, encode(image, 60)]) == [(0, 1)] for image in images)
+    assert found >= 0.98 * len(images)
 
 
 @pytest.mark.parametrize("seed", range(5))
