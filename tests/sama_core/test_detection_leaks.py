@@ -67,10 +67,18 @@ def fit_on_all(known: Findings, truth: Tensor, groups: Tensor, seed: int) -> Hel
 
 
 @pytest.mark.parametrize(
-    ("leak", "num_trusted", "num_draws"),
-    [("ensemble", 200, 2), ("heads", 200, 2), ("detector", 20, 20), ("detector", 50, 10), ("detector", 200, 4)],
+    ("leak", "num_trusted", "num_draws", "least"),
+    [
+        ("ensemble", 200, 2, (0.65, 0.61)),
+        ("heads", 200, 2, (0.65, 0.61)),
+        ("detector", 20, 20, (0.79, 0.73)),
+        ("detector", 50, 10, (0.68, 0.62)),
+        ("detector", 200, 4, (0.58, 0.57)),
+    ],
 )
-def test_a_leak_would_be_noticed(leak: str, num_trusted: int, num_draws: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_leak_would_be_noticed(
+    leak: str, num_trusted: int, num_draws: int, least: tuple[float, float], monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The counterpart of the test above, where models do see the labels of the rows they judge."""
     if leak == "heads":
         monkeypatch.setattr(findings, "refit_heads", judge_by_all)
@@ -79,8 +87,7 @@ def test_a_leak_would_be_noticed(leak: str, num_trusted: int, num_draws: int, mo
     else:
         monkeypatch.setattr(TrustedRows, "find_fold_of_rows", lambda self, folds: self.train_groups * 0 - 1)
     auroc, right = judge_random(num_trusted, num_draws)
-    assert auroc > 0.57
-    assert right > 0.57
+    assert (auroc > least[0], right > least[1]) == (True, True), (auroc, right)
 
 
 def test_unlabelled_copies_of_trusted_rows_are_judged_as_these_are() -> None:
